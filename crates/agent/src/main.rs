@@ -1,0 +1,2 @@
+//! Guest PID 1.
+fn main() {}

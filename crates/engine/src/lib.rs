@@ -1,0 +1,1 @@
+//! What a user knows: containers and images, their state on disk, garbage collection.

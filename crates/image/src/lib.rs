@@ -1,0 +1,1 @@
+//! OCI images: references, registry, store, layers, EROFS image disks, archives.

@@ -1,0 +1,1 @@
+//! How a guest kernel is run: the platform seam, the user-mode platform, and the probe.

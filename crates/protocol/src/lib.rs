@@ -1,0 +1,1 @@
+//! The host-guest protocol: agent service (ttRPC), vsock ports, version.

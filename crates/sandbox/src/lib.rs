@@ -1,0 +1,1 @@
+//! One compartment: lifecycle, devices, agent client, streams, logs, control socket.

@@ -1,0 +1,20 @@
+//! Words that every Bulkhead crate shares: identifiers, digests, sizes, signals, exit statuses.
+//!
+//! Nothing here does I/O. Each type is parsed once, at the border, and its constructor rejects what
+//! is not valid, so that code behind the border never meets a bad value.
+
+mod digest;
+mod exit;
+mod id;
+mod isolation;
+mod process;
+mod signal;
+mod size;
+
+pub use digest::{Digest, ParseDigestError};
+pub use exit::{ExitStatus, exit_code};
+pub use id::{ContainerId, ContainerName, ExecId, ParseIdError};
+pub use isolation::{Isolation, ParseIsolationError};
+pub use process::{Capabilities, ProcessSpec, Rlimit, TerminalSize};
+pub use signal::{ParseSignalError, Signal};
+pub use size::{ByteSize, ParseByteSizeError};
