@@ -1,1 +1,51 @@
-//! Harness for the end-to-end tests.
+//! Harness for the end-to-end tests: it runs the built binaries as a user would, each test in a
+//! state directory of its own, and checks at the end that nothing was left behind.
+//!
+//! A test that cannot run here (not root, a client missing) says so on stderr with the word
+//! `CANNOT RUN` and the reason, so that a green run shows what it did not prove.
+
+mod bulkhead;
+mod command;
+mod image;
+mod leftovers;
+mod registry;
+mod terminal;
+
+pub use bulkhead::{Bulkhead, User};
+pub use command::{Finished, Running, run_tool, tool_exists};
+pub use image::{Entry, busybox_tar, debian_archive, layer};
+pub use leftovers::sandbox_processes;
+pub use registry::{DockerRegistry, Fault, FaultyRegistry};
+pub use terminal::Terminal;
+
+/// Defines a test once and runs it both as root and as an ordinary user.
+///
+/// `each_user! { name(b) { … } }` becomes `name::as_root` and `name::as_user`, each with a fresh
+/// [`Bulkhead`] in which the image `busybox` exists.
+#[macro_export]
+macro_rules! each_user {
+    ($($(#[$meta:meta])* $name:ident($b:ident) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn promise($b: &$crate::Bulkhead) $body
+
+            $(#[$meta])*
+            #[test]
+            fn as_root() {
+                if let Some(b) = $crate::Bulkhead::with_busybox($crate::User::Root) {
+                    promise(&b);
+                }
+            }
+
+            $(#[$meta])*
+            #[test]
+            fn as_user() {
+                if let Some(b) = $crate::Bulkhead::with_busybox($crate::User::Ordinary) {
+                    promise(&b);
+                }
+            }
+        }
+    )*};
+}

@@ -1,0 +1,72 @@
+# The one door: every job that a person or CI does is a target here.
+# `make help` lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ARGS    ?=
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+export CARGO_TARGET_DIR := $(TARGET_DIR)
+BULKHEAD := $(TARGET_DIR)/release/bulkhead
+HOST     := x86_64-unknown-linux-gnu
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install what building and running needs from Debian's archive
+	@scripts/deps.sh run
+
+.PHONY: build
+build: ## Build the command line and the guest agent
+	@scripts/build.sh
+
+.PHONY: run
+run: deps build ## Run a Debian container; ARGS="run --rm -it debian:bookworm bash" runs anything
+ifeq ($(strip $(ARGS)),)
+	@scripts/first-run.sh $(BULKHEAD)
+else
+	@$(BULKHEAD) $(ARGS)
+endif
+
+.PHONY: kernel
+kernel: ## Build the tuned guest kernel from Debian's kernel source; it is used from then on
+	@scripts/deps.sh kernel
+	@kernel/build.sh
+
+.PHONY: test
+test: ## Run every test, from unit to end to end
+	@scripts/deps.sh test
+	@scripts/build.sh
+	@kernel/build.sh >/dev/null
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## Check formatting, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+
+.PHONY: bench
+bench: ## Measure beside crun, podman and runsc; prints a table
+	@scripts/deps.sh bench
+	@scripts/build.sh
+	@kernel/build.sh >/dev/null
+	@benches/run.sh $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target, SECONDS_PER_TARGET each (default 600)
+	@scripts/deps.sh fuzz
+	@scripts/fuzz.sh $(ARGS)
+
+.PHONY: install
+install: build ## Install binaries, agent, man pages and completions under PREFIX
+	@scripts/install.sh "$(DESTDIR)$(PREFIX)" $(BULKHEAD)
+
+.PHONY: clean
+clean: ## Remove build results (caches of kernels and images stay)
+	cargo clean

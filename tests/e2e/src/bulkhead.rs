@@ -1,0 +1,210 @@
+//! One Bulkhead installation for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{Finished, Running};
+use crate::{image, leftovers};
+
+/// Who runs the commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// uid 0.
+    Root,
+    /// An ordinary user without any privilege: uid 65534 when the tests run as root.
+    Ordinary,
+}
+
+/// A state directory of its own, and the user who owns it.
+pub struct Bulkhead {
+    user: User,
+    home: tempfile::TempDir,
+    binary: PathBuf,
+    /// Further environment for every command.
+    pub env: Vec<(String, String)>,
+}
+
+const NOBODY: u32 = 65534;
+
+impl Bulkhead {
+    /// A fresh, empty installation; `None` (said loudly) when this user cannot be had here.
+    pub fn new(user: User) -> Option<Self> {
+        let is_root = nix::unistd::geteuid().is_root();
+        if user == User::Root && !is_root {
+            eprintln!("CANNOT RUN: the tests were not started as root");
+            return None;
+        }
+        let home = tempfile::Builder::new()
+            .prefix("bulkhead-e2e-")
+            .tempdir()
+            .expect("temporary directory");
+        if user == User::Ordinary && is_root {
+            std::os::unix::fs::chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+        Some(Self {
+            user,
+            home,
+            binary: binary(),
+            env: Vec::new(),
+        })
+    }
+
+    /// An installation in which the image `busybox:latest` exists.
+    pub fn with_busybox(user: User) -> Option<Self> {
+        let b = Self::new(user)?;
+        b.command(&["import", "-c", "CMD [\"sh\"]", "-", "busybox:latest"])
+            .with_input(image::busybox_tar())
+            .finish()
+            .ok();
+        Some(b)
+    }
+
+    /// Directory that the user owns; free for the test's files.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The state root.
+    pub fn root(&self) -> PathBuf {
+        self.home.path().join("root")
+    }
+
+    /// Who runs the commands.
+    pub fn user(&self) -> User {
+        self.user
+    }
+
+    /// The process for `bulkhead ARGS`, not yet started.
+    pub fn process(&self, args: &[&str]) -> Command {
+        let mut command = if self.user == User::Ordinary && nix::unistd::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            let id = NOBODY.to_string();
+            command.args([
+                "--reuid",
+                &id,
+                "--regid",
+                &id,
+                "--clear-groups",
+                "--inh-caps=-all",
+                "--",
+            ]);
+            command.arg(&self.binary);
+            command
+        } else {
+            Command::new(&self.binary)
+        };
+        command
+            .args(args)
+            .current_dir(self.home.path())
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("XDG_DATA_HOME")
+            .env("HOME", self.home.path())
+            .env("XDG_CACHE_HOME", cache_home())
+            .env("BULKHEAD_ROOT", self.root())
+            .envs(self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        command
+    }
+
+    /// A command to be refined and started.
+    pub fn command(&self, args: &[&str]) -> Prepared {
+        Prepared {
+            process: self.process(args),
+            input: None,
+        }
+    }
+
+    /// Runs `bulkhead ARGS` to its end.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Finished {
+        self.command(args).finish()
+    }
+
+    /// `bulkhead inspect NAME` as JSON (the first element).
+    #[track_caller]
+    pub fn inspect(&self, name: &str) -> serde_json::Value {
+        let out = self.run(&["inspect", name]).ok();
+        let value: serde_json::Value =
+            serde_json::from_slice(&out.stdout).expect("inspect prints JSON");
+        value.get(0).cloned().expect("inspect prints an array")
+    }
+
+    /// Waits until `bulkhead logs NAME` contains `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, name: &str, text: &str) {
+        for _ in 0..600 {
+            let out = self.run(&["logs", name]);
+            if out.text().contains(text) || out.stderr.contains(text) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("'{text}' never appeared in the log of {name}");
+    }
+
+    /// Asserts that no process, mount or container of this installation is left.
+    #[track_caller]
+    pub fn expect_nothing_left(&self) {
+        leftovers::expect_none(&self.root());
+        let ps = self.run(&["ps", "-aq"]).ok();
+        assert_eq!(ps.text(), "", "containers are left");
+    }
+}
+
+impl Drop for Bulkhead {
+    fn drop(&mut self) {
+        leftovers::kill_all(&self.root());
+    }
+}
+
+/// A command before its start.
+pub struct Prepared {
+    process: Command,
+    input: Option<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Bytes for its stdin.
+    pub fn with_input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(input.into());
+        self
+    }
+
+    /// One more environment variable.
+    pub fn with_env(mut self, key: &str, value: &str) -> Self {
+        self.process.env(key, value);
+        self
+    }
+
+    /// Starts it in the background.
+    pub fn start(mut self) -> Running {
+        Running::start(&mut self.process, self.input.take())
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    pub fn finish(self) -> Finished {
+        self.start().finish()
+    }
+}
+
+/// The binary under test: `$BULKHEAD_BIN`, else the release build of this workspace.
+fn binary() -> PathBuf {
+    let path = std::env::var_os("BULKHEAD_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/bulkhead"),
+        PathBuf::from,
+    );
+    path.canonicalize().unwrap_or_else(|e| {
+        panic!(
+            "{} is not built ({e}); `make build` builds it",
+            path.display()
+        )
+    })
+}
+
+/// Where guest kernels are cached; shared by all tests, because they are built once.
+fn cache_home() -> PathBuf {
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
+        PathBuf::from,
+    )
+}

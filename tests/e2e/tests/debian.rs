@@ -1,0 +1,94 @@
+//! A real Debian, made by mmdebstrap, on every guest kernel that is here.
+
+use std::path::Path;
+
+use bulkhead_e2e::{Bulkhead, User, debian_archive};
+
+fn with_debian(user: User) -> Option<Bulkhead> {
+    let b = Bulkhead::new(user)?;
+    let binary = b.process(&[]).get_program().to_owned();
+    let binary = if user == User::Root {
+        binary
+    } else {
+        std::env::var_os("BULKHEAD_BIN").unwrap_or_else(default_binary)
+    };
+    let archive = debian_archive(Path::new(&binary), &[])?;
+    b.run(&["load", "-q", "-i", archive.to_str().unwrap()]).ok();
+    Some(b)
+}
+
+fn default_binary() -> std::ffi::OsString {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target/release/bulkhead")
+        .into()
+}
+
+fn a_debian_runs(b: &Bulkhead) {
+    let out = b.run(&["run", "--rm", "debian:bookworm", "sh", "-ec",
+        ". /etc/os-release; echo $VERSION_CODENAME; bash -c 'echo bash $((6 * 7))'; dpkg --version | head -1; apt-get --version | head -1; perl -e 'print 1+1'"]).ok().text();
+    assert!(out.starts_with("bookworm\nbash 42\nDebian 'dpkg'"), "{out}");
+    b.run(&[
+        "run",
+        "--rm",
+        "debian:bookworm",
+        "sh",
+        "-ec",
+        "groupadd -r g; useradd -r -g g u; su u -c id | grep -q '(u)'; dpkg --verify",
+    ])
+    .ok();
+    b.expect_nothing_left();
+}
+
+#[test]
+fn debian_runs_for_root() {
+    if let Some(b) = with_debian(User::Root) {
+        a_debian_runs(&b);
+    }
+}
+
+#[test]
+fn debian_runs_for_an_ordinary_user() {
+    if let Some(b) = with_debian(User::Ordinary) {
+        a_debian_runs(&b);
+    }
+}
+
+#[test]
+fn debian_runs_on_debians_own_user_mode_kernel() {
+    let kernel = "/usr/bin/linux.uml";
+    if !Path::new(kernel).exists() {
+        eprintln!(
+            "CANNOT RUN: the package user-mode-linux is not installed (make deps installs it)"
+        );
+        return;
+    }
+    if let Some(mut b) = with_debian(User::Root) {
+        b.env.push(("BULKHEAD_KERNEL".into(), kernel.into()));
+        let release = b
+            .run(&["run", "--rm", "debian:bookworm", "uname", "-r"])
+            .ok()
+            .text();
+        assert!(release.starts_with("6.1."), "{release}");
+        a_debian_runs(&b);
+    }
+}
+
+#[test]
+fn an_ordinary_user_bootstraps_debian() {
+    if !bulkhead_e2e::tool_exists("mmdebstrap") {
+        return;
+    }
+    let Some(b) = Bulkhead::new(User::Ordinary) else {
+        return;
+    };
+    let out = b.run(&["bootstrap", "bookworm"]);
+    if out.code != 0 && out.stderr.contains("subuid") {
+        eprintln!(
+            "CANNOT RUN: this user has no subordinate ids (/etc/subuid): {}",
+            out.stderr
+        );
+        return;
+    }
+    out.ok();
+    a_debian_runs(&b);
+}

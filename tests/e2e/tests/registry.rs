@@ -1,0 +1,128 @@
+//! Pull and push against a real docker-registry, and against one that fails.
+
+use bulkhead_e2e::{
+    Bulkhead, DockerRegistry, Entry, Fault, FaultyRegistry, User, each_user, layer, run_tool,
+    tool_exists,
+};
+
+each_user! {
+    an_image_goes_to_a_registry_and_comes_back(b) {
+        let Some(registry) = DockerRegistry::start() else { return };
+        let image = registry.image("team/box:v1");
+        b.run(&["tag", "busybox", &image]).ok();
+        let pushed = b.run(&["push", &image]).ok().text();
+        assert!(pushed.contains("digest: sha256:"), "{pushed}");
+        if tool_exists("skopeo") {
+            run_tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{image}")]).ok();
+        }
+        b.run(&["rmi", "-f", &image, "busybox"]).ok();
+        assert_eq!(b.run(&["run", "--rm", &image, "echo", "pulled"]).ok().text(), "pulled");
+        let again = b.run(&["pull", &image]).ok().text();
+        assert!(again.contains("up to date"), "{again}");
+        b.run(&["pull", &registry.image("team/box:none")]).expect_code(1).says("not found");
+        b.run(&["pull", &registry.image("nobody/none")]).expect_code(1);
+    }
+
+    credentials_come_from_dockers_configuration(b) {
+        let Some(registry) = DockerRegistry::start_with_password() else { return };
+        let image = registry.image("private:1");
+        b.run(&["tag", "busybox", &image]).ok();
+        b.run(&["push", &image]).expect_code(1).says("docker login");
+        std::fs::create_dir_all(b.home().join(".docker")).unwrap();
+        // base64 of "alice:correct horse"
+        let config = format!("{{\"auths\":{{\"localhost:{}\":{{\"auth\":\"YWxpY2U6Y29ycmVjdCBob3JzZQ==\"}}}}}}", registry.port);
+        std::fs::write(b.home().join(".docker/config.json"), config).unwrap();
+        b.run(&["push", &image]).ok();
+        b.run(&["rmi", &image]).ok();
+        b.run(&["pull", &image]).ok();
+    }
+
+    two_pulls_of_one_image_share_the_work(b) {
+        let Some(registry) = DockerRegistry::start() else { return };
+        let image = published(b, &registry, "twice:1");
+        let pulls: Vec<_> = (0..4).map(|_| b.command(&["pull", "-q", &image]).start()).collect();
+        for pull in pulls {
+            pull.finish().ok();
+        }
+        b.run(&["run", "--rm", &image, "true"]).ok();
+    }
+
+    faults_are_named_retried_and_leave_nothing(b) {
+        let Some(registry) = DockerRegistry::start() else { return };
+        published(b, &registry, "faulty:1");
+        let pull = |pattern: &'static str, fault: Fault, times: u32| {
+            let proxy = FaultyRegistry::before(&registry, pattern, fault, times);
+            let out = b.run(&["pull", &proxy.image("faulty:1")]);
+            assert!(proxy.remaining() < times, "the fault was not injected");
+            out
+        };
+        pull("/manifests/", Fault::Status(401), 1000).expect_code(1).says("denied");
+        pull("/manifests/", Fault::Status(404), 1000).expect_code(1).says("not found");
+        pull("/blobs/", Fault::Status(500), 1000).expect_code(1).says("500");
+        pull("/blobs/", Fault::Status(429), 1000).expect_code(1).says("429");
+        pull("/blobs/", Fault::Corrupt, 1000).expect_code(1).says("digest");
+        assert_eq!(b.run(&["images", "-q", "--filter", "reference=localhost:*/faulty"]).ok().text(), "");
+        // What passes is retried: the pull succeeds in spite of it.
+        pull("/blobs/", Fault::CutAfter(100_000), 1).ok();
+        remove_all(b);
+        pull("/blobs/", Fault::Status(500), 1).ok();
+        remove_all(b);
+        pull("/blobs/", Fault::Status(429), 1).ok();
+        b.run(&["run", "--rm", &b.run(&["images", "-q"]).ok().text().lines().next().unwrap().to_owned(), "true"]).ok();
+    }
+
+    a_killed_pull_is_resumed(b) {
+        let Some(registry) = DockerRegistry::start() else { return };
+        published(b, &registry, "slow:1");
+        let proxy = FaultyRegistry::before(&registry, "/blobs/", Fault::Slow, 1000);
+        let image = proxy.image("slow:1");
+        let pull = b.command(&["pull", &image]).start();
+        std::thread::sleep(std::time::Duration::from_millis(900));
+        pull.signal(libc::SIGKILL);
+        pull.finish().expect_code(137);
+        assert_eq!(b.run(&["images", "-q"]).ok().text(), "");
+        b.run(&["pull", &registry.image("slow:1")]).ok();
+        b.run(&["run", "--rm", &registry.image("slow:1"), "true"]).ok();
+    }
+}
+
+/// Pushes an image with a layer worth downloading and removes every local trace of it.
+fn published(b: &Bulkhead, registry: &DockerRegistry, name: &str) -> String {
+    let image = registry.image(name);
+    let mut noise = vec![0u8; 2 << 20];
+    std::io::Read::read_exact(
+        &mut std::fs::File::open("/dev/urandom").unwrap(),
+        &mut noise,
+    )
+    .unwrap();
+    let mut tar = bulkhead_e2e::busybox_tar();
+    tar.truncate(tar.len() - 1024);
+    tar.extend(layer(&[("noise", Entry::File(0o644, noise))]));
+    b.command(&["import", "-", &image])
+        .with_input(tar)
+        .finish()
+        .ok();
+    b.run(&["push", &image]).ok();
+    remove_all(b);
+    image
+}
+
+fn remove_all(b: &Bulkhead) {
+    let ids = b.run(&["images", "-aq", "--no-trunc"]).ok().text();
+    let mut args = vec!["rmi", "-f"];
+    args.extend(ids.lines());
+    if args.len() > 2 {
+        b.run(&args).ok();
+    }
+}
+
+/// A registry that is not loopback and not configured is never spoken to in the clear.
+#[test]
+fn plain_http_needs_loopback_or_permission() {
+    let Some(b) = Bulkhead::new(User::Root) else {
+        return;
+    };
+    let out = b.run(&["pull", "192.0.2.1:5000/x:1"]);
+    assert_eq!(out.code, 1);
+    assert!(!out.stderr.contains("http://"), "{}", out.stderr);
+}

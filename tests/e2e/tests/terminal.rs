@@ -1,0 +1,60 @@
+//! Interactive use: a terminal that resizes, Ctrl-C, detach keys, and a shell left as it was found.
+
+use bulkhead_e2e::{Terminal, each_user};
+
+each_user! {
+    a_shell_on_a_terminal(b) {
+        let mut t = Terminal::start(b.process(&["run", "--rm", "-it", "busybox", "sh"]));
+        t.expect("# ");
+        t.send("tty; stty size; echo TERM=$TERM\r");
+        t.expect("/dev/pts/0");
+        t.expect("24 80");
+        t.expect("TERM=xterm");
+        t.resize(40, 132);
+        t.send("sleep 0.3; stty size\r");
+        t.expect("40 132");
+        t.send("sleep 100\r");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        t.send("\x03");
+        t.send("echo after $((40 + 2))\r");
+        t.expect("after 42");
+        t.send("exit 3\r");
+        assert_eq!(t.wait(), 3);
+        assert!(t.is_cooked(), "raw mode was not undone");
+        b.expect_nothing_left();
+    }
+
+    detach_keys_leave_it_running(b) {
+        let mut t = Terminal::start(b.process(&["run", "-it", "--name", "d", "busybox", "sh"]));
+        t.expect("# ");
+        t.send("\x10\x11");
+        assert_eq!(t.wait(), 0);
+        assert!(t.is_cooked(), "raw mode was not undone");
+        assert_eq!(b.inspect("d")["State"]["Running"], true);
+        let mut t = Terminal::start(b.process(&["attach", "--detach-keys", "ctrl-x,x", "d"]));
+        t.send("echo again $((1 + 1))\r");
+        t.expect("again 2");
+        t.send("\x18x");
+        assert_eq!(t.wait(), 0);
+        let mut t = Terminal::start(b.process(&["exec", "-it", "d", "sh"]));
+        t.expect("# ");
+        t.send("tty; exit 8\r");
+        assert_eq!(t.wait(), 8);
+        b.run(&["rm", "-f", "d"]).ok();
+        b.expect_nothing_left();
+    }
+
+    ctrl_c_ends_a_foreground_run_without_a_terminal_inside(b) {
+        let mut t = Terminal::start(b.process(&["run", "--rm", "--name", "c", "busybox", "sh", "-c",
+            "trap 'exit 9' INT; echo up; while :; do sleep 0.05; done"]));
+        t.expect("up");
+        t.send("\x03");
+        assert_eq!(t.wait(), 9);
+        b.expect_nothing_left();
+    }
+
+    a_terminal_is_asked_for_and_missed(b) {
+        b.run(&["run", "--rm", "-it", "busybox", "sh"]).expect_code(1).says("the input device is not a TTY");
+        b.run(&["ps", "-aq"]).ok();
+    }
+}
