@@ -1,1 +1,29 @@
 //! One compartment: lifecycle, devices, agent client, streams, logs, control socket.
+//!
+//! [`launch`] starts a process that becomes a *monitor* (records the state, holds the lock that means
+//! "running", never touches what the guest says) and its child, the *jailed sandbox* (devices, streams,
+//! control socket). [`Client`] talks to the latter; [`read_state`] tells the truth about both.
+
+mod client;
+mod failure;
+mod frame;
+mod launch;
+mod lock;
+mod logs;
+mod message;
+mod monitor;
+mod spec;
+mod state;
+mod timings;
+
+pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exec, ExecEnd};
+pub use failure::StartFailure;
+pub use frame::FrameError;
+pub use launch::{LaunchError, LaunchOptions, Launched, SANDBOX_VERB, launch};
+pub use lock::{LOCK_FILE, is_running};
+pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
+pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
+pub use monitor::main;
+pub use spec::{JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
+pub use state::{STATE_FILE, State, StateError, Status, read_state};
+pub use timings::{Phase, Timings};

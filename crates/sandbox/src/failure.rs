@@ -1,0 +1,109 @@
+//! Why a compartment did not start, as data: it crosses a process border and decides an exit code.
+
+use bulkhead_types::exit_code;
+use serde::{Deserialize, Serialize};
+
+/// What went wrong between `launch` and the main process's execve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum StartFailure {
+    /// A run of this container is still going on.
+    #[error("container is already running")]
+    AlreadyRunning,
+    /// A file that the compartment needs cannot be opened.
+    #[error("open {what} '{path}': {reason}")]
+    File {
+        /// `kernel`, `initramfs`, `image disk`, `scratch disk`, `volume disk`, `log`…
+        what: String,
+        /// The path as the spec names it.
+        path: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The jail could not be built.
+    #[error("jail the sandbox: {reason}")]
+    Jail {
+        /// The whole chain of causes.
+        reason: String,
+    },
+    /// The platform could not start the kernel.
+    #[error("start the guest kernel: {reason}")]
+    Platform {
+        /// The whole chain of causes.
+        reason: String,
+    },
+    /// The kernel ended or stayed silent before the agent answered.
+    #[error("guest did not boot: {reason}{}", console_text(.console))]
+    Boot {
+        /// What was seen.
+        reason: String,
+        /// The guest console's last lines.
+        console: Vec<String>,
+    },
+    /// The agent refused to prepare the container.
+    #[error("prepare the container: {reason}{}", console_text(.console))]
+    Create {
+        /// The agent's words.
+        reason: String,
+        /// The guest console's last lines, where they matter.
+        console: Vec<String>,
+    },
+    /// The command does not exist in the container.
+    #[error("{message}")]
+    CommandNotFound {
+        /// Names the command.
+        message: String,
+    },
+    /// The command cannot be executed.
+    #[error("{message}")]
+    NotExecutable {
+        /// Names the command.
+        message: String,
+    },
+    /// The user or group does not exist in the container.
+    #[error("{message}")]
+    UnknownUser {
+        /// Names the user.
+        message: String,
+    },
+    /// Working directory, limits, capabilities, terminal.
+    #[error("{message}")]
+    Setup {
+        /// Names the object.
+        message: String,
+    },
+    /// The container's main process has ended (exec only).
+    #[error("{message}")]
+    NotRunning {
+        /// Says which container.
+        message: String,
+    },
+    /// The sandbox vanished without saying why.
+    #[error("sandbox died while starting: {reason}")]
+    Died {
+        /// Its exit status, where known.
+        reason: String,
+    },
+}
+
+impl StartFailure {
+    /// The exit code of `docker run` in this case: 127, 126 or 125.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::CommandNotFound { .. } => exit_code::NOT_FOUND,
+            Self::NotExecutable { .. } => exit_code::NOT_EXECUTABLE,
+            _ => exit_code::ENGINE,
+        }
+    }
+}
+
+fn console_text(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nguest console, last {} lines:\n  {}",
+        lines.len(),
+        lines.join("\n  ")
+    )
+}

@@ -1,0 +1,234 @@
+//! What is said on the start channel and on the control socket. Versioned, because a client may be
+//! newer than a sandbox that has run since before an upgrade.
+
+use std::os::fd::OwnedFd;
+
+use bulkhead_types::{ExitStatus, ProcessSpec, Signal, TerminalSize};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::StartFailure;
+use crate::spec::SandboxSpec;
+use crate::timings::Timings;
+
+/// Version of everything in this module. A sandbox refuses another one.
+pub(crate) const VERSION: u32 = 1;
+
+/// Launcher → monitor, once. Carries the early attachment's socket as its only descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    pub version: u32,
+    pub spec: Box<SandboxSpec>,
+    pub launched_at: u64,
+    /// An attachment's socket comes with this frame; its first frame is already in it.
+    pub attached: bool,
+}
+
+/// Monitor → launcher: `Started` then `Ended`, or `Failed` alone.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Report {
+    Started(Started),
+    Failed(StartFailure),
+    Ended(Exit),
+}
+
+/// Jailed sandbox → monitor; the monitor answers `Ended` with one `Recorded`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Event {
+    Started(Started),
+    Failed {
+        failure: StartFailure,
+        timings: Timings,
+    },
+    Ended {
+        exit: Exit,
+        log_bytes_lost: u64,
+    },
+}
+
+/// The main process has been executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its PID as the container sees it.
+    pub guest_pid: u32,
+    /// The guest's `uname -r`.
+    pub kernel_release: String,
+    /// When it was executed.
+    pub at: Timestamp,
+    /// Marks up to `started`.
+    pub timings: Timings,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code; 137 when the sandbox or the guest died under the process.
+    pub status: ExitStatus,
+    /// What went wrong with the compartment itself, ready to be shown.
+    pub error: Option<String>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// Where the time went; marks after the sender's own are 0.
+    pub timings: Timings,
+}
+
+/// Which of the three streams a client hands over, in this order, as descriptors with the frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Client → sandbox: first frame of a connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub version: u32,
+    pub request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Request {
+    Ping,
+    Wait,
+    Signal(Signal),
+    Resize(TerminalSize),
+    Stop {
+        signal: Signal,
+        timeout_ms: Option<u64>,
+    },
+    Attach {
+        streams: Streams,
+        detach_keys: Vec<u8>,
+    },
+    Exec {
+        process: Box<ProcessSpec>,
+        streams: Streams,
+        detach_keys: Vec<u8>,
+    },
+}
+
+/// Client → sandbox: later frames on the connection of an attachment or an exec. No answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Further {
+    Signal(Signal),
+    Resize(TerminalSize),
+    Detach,
+}
+
+/// Sandbox → client.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    Pong(Pong),
+    Done,
+    Attached,
+    Detached,
+    ExecStarted { guest_pid: u32 },
+    ExecEnded(ExitStatus),
+    Ended(Exit),
+    Failed(StartFailure),
+    Error(ControlError),
+}
+
+/// A live sandbox's word about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Version of the control protocol.
+    pub version: u32,
+    /// Whether the main process has been executed and has not ended.
+    pub running: bool,
+    /// Marks reached so far.
+    pub timings: Timings,
+}
+
+/// The sandbox refuses or fails a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ControlError {
+    /// The sandbox speaks another version of the control protocol.
+    #[error("sandbox speaks control protocol version {theirs}, this client {ours}")]
+    Version {
+        /// The sandbox's version.
+        theirs: u32,
+        /// The client's version.
+        ours: u32,
+    },
+    /// The main process has not been executed yet, or has ended.
+    #[error("container is not running")]
+    NotRunning,
+    /// The request was made without the descriptors it announces.
+    #[error("request came without its file descriptors")]
+    Descriptors,
+    /// The process has no terminal to resize.
+    #[error("process has no terminal")]
+    NoTerminal,
+    /// The agent refused.
+    #[error("agent: {message}")]
+    Agent {
+        /// The agent's words.
+        message: String,
+    },
+    /// The sandbox lacks a resource.
+    #[error("sandbox: {message}")]
+    Resource {
+        /// Which, and why.
+        message: String,
+    },
+}
+
+/// Descriptors that become a process's streams. The sandbox reads and writes these very descriptors
+/// and never changes their flags; `None` is not connected.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Read by the sandbox, sent to the process.
+    pub stdin: Option<OwnedFd>,
+    /// Written with the process's output.
+    pub stdout: Option<OwnedFd>,
+    /// Written with the process's error output; unused with a terminal.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Stdio {
+    pub(crate) fn streams(&self) -> Streams {
+        Streams {
+            stdin: self.stdin.is_some(),
+            stdout: self.stdout.is_some(),
+            stderr: self.stderr.is_some(),
+        }
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
+        [&self.stdin, &self.stdout, &self.stderr]
+            .into_iter()
+            .flatten()
+    }
+
+    pub(crate) fn from_descriptors(streams: Streams, fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let mut take = |wanted: bool| {
+            if wanted {
+                fds.next().map(Some)
+            } else {
+                Some(None)
+            }
+        };
+        Some(Self {
+            stdin: take(streams.stdin)?,
+            stdout: take(streams.stdout)?,
+            stderr: take(streams.stderr)?,
+        })
+    }
+}
+
+/// How a client is attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Bytes which, typed in a row on stdin, end the attachment and are not passed on (Docker's
+    /// `ctrl-p,ctrl-q` is `[16, 17]`). Empty means that none do.
+    pub detach_keys: Vec<u8>,
+}
