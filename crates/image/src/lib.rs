@@ -1,1 +1,34 @@
-//! OCI images: references, registry, store, layers, EROFS image disks, archives.
+//! OCI images: references, registries, the store, layers, image disks, archives.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | `reference`, `platform`, `manifest` | names and documents from outside, parsed once, with bounds |
+//! | `store` | the OCI image layout, converted layers, merged disks; atomic, locked, swept |
+//! | `registry` | `pull` and `push` |
+//! | `archive` | `load`, `save`, `import` |
+//! | `bootstrap` | an image of a Debian suite without any registry |
+//! | `layer`, `erofs`, `disk` | tar stream → data blob and tree → one read-only disk per image |
+//!
+//! All entry points block; those that take long report to a [`Progress`].
+
+mod decompress;
+pub mod disk;
+mod erofs;
+mod kind;
+pub mod layer;
+mod manifest;
+mod platform;
+mod progress;
+mod reference;
+mod store;
+
+pub use kind::ErrorKind;
+pub use manifest::{
+    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config, parse_manifest,
+};
+pub use platform::{ParsePlatformError, Platform};
+pub use progress::{Outcome, Phase, Progress, Quiet};
+pub use reference::{Reference, ReferenceError};
+pub use store::{
+    HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store, StoreError,
+};

@@ -1,0 +1,327 @@
+//! Image references by Docker's rules: `debian` means `docker.io/library/debian:latest`.
+//!
+//! The grammar is that of the distribution project's `reference` package. It is parsed by hand
+//! because every `run` parses one and compiling the equivalent regular expression takes longer
+//! than the whole rest of the lookup.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bulkhead_types::Digest;
+use serde::{Deserialize, Serialize};
+
+const HUB: &str = "docker.io";
+const HUB_LEGACY: &str = "index.docker.io";
+const HUB_NAMESPACE: &str = "library/";
+const DEFAULT_TAG: &str = "latest";
+/// Longest repository name, registry included (reference.go, `NameTotalLengthMax`).
+const NAME_MAX: usize = 255;
+const TAG_MAX: usize = 128;
+
+/// A text that is no image reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Outside the grammar.
+    #[error("invalid reference format: '{reference}': {reason}")]
+    Format {
+        /// What was given, shortened to 200 characters.
+        reference: String,
+        /// Which part is wrong.
+        reason: &'static str,
+    },
+    /// Docker's own words for the commonest mistake.
+    #[error("invalid reference format: repository name ({repository}) must be lowercase")]
+    Uppercase {
+        /// The offending repository.
+        repository: String,
+    },
+}
+
+/// A repository in a registry, with a tag, a digest or both.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Host and optional port, for example `docker.io` or `localhost:5000`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Path in the registry, for example `library/debian`.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag; a reference without tag and digest was given `latest` when parsed.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest of a manifest or index.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The same repository at a digest, without a tag.
+    pub fn at(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
+    /// Registry and repository as a user writes them: `debian`, `localhost:5000/x`.
+    pub fn familiar_name(&self) -> String {
+        if self.registry == HUB {
+            let short = self.repository.strip_prefix(HUB_NAMESPACE);
+            // `library/a/b` is not official and would be misread without its prefix.
+            match short {
+                Some(short) if !short.contains('/') => short.to_owned(),
+                _ => self.repository.clone(),
+            }
+        } else {
+            format!("{}/{}", self.registry, self.repository)
+        }
+    }
+
+    /// The reference as a user writes it: `debian:bookworm`.
+    pub fn familiar(&self) -> String {
+        self.with_suffix(self.familiar_name())
+    }
+
+    /// Registry and repository without tag and digest.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// Host and port that answer for this registry; Docker Hub's API lives elsewhere than its name.
+    pub fn api_host(&self) -> &str {
+        if self.registry == HUB { "registry-1.docker.io" } else { &self.registry }
+    }
+
+    fn with_suffix(&self, mut text: String) -> String {
+        if let Some(tag) = &self.tag {
+            text.push(':');
+            text.push_str(tag);
+        }
+        if let Some(digest) = &self.digest {
+            text.push('@');
+            text.push_str(&digest.to_string());
+        }
+        text
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = |reason| ReferenceError::Format { reference: text.chars().take(200).collect(), reason };
+        if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad("a repository name cannot be 64 hex digits"));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => {
+                let digest = digest.parse().map_err(|_| bad("only sha256 digests of 64 hex digits"))?;
+                (rest, Some(digest))
+            }
+            None => (text, None),
+        };
+        // A colon after the last slash begins a tag; one before it belongs to a port.
+        let slash = rest.rfind('/').map_or(0, |at| at + 1);
+        let (name, tag) = match rest.get(slash..).and_then(|last| last.find(':')) {
+            Some(colon) => {
+                let (name, tag) = rest.split_at(slash + colon);
+                (name, Some(tag.strip_prefix(':').unwrap_or(tag)))
+            }
+            None => (rest, None),
+        };
+        if name.is_empty() {
+            return Err(bad("the repository name is empty"));
+        }
+        let (registry, repository) = split_registry(name);
+        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ReferenceError::Uppercase { repository: repository.chars().take(200).collect() });
+        }
+        if !is_registry(&registry) {
+            return Err(bad("the registry is no host name"));
+        }
+        if registry.len() + 1 + repository.len() > NAME_MAX {
+            return Err(bad("the repository name is longer than 255 characters"));
+        }
+        if !repository.split('/').all(is_component) {
+            return Err(bad("the repository name has a bad component"));
+        }
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return Err(bad("the tag is malformed"));
+        }
+        let tag = match (tag, &digest) {
+            (None, None) => Some(DEFAULT_TAG.to_owned()),
+            (tag, _) => tag.map(str::to_owned),
+        };
+        Ok(Self { registry, repository, tag, digest })
+    }
+}
+
+/// The first component is a registry when it looks like a host: has a dot, a colon or an
+/// upper-case letter, or is `localhost`.
+fn split_registry(name: &str) -> (String, String) {
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest))
+            if first == "localhost"
+                || first.contains(['.', ':'])
+                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+        {
+            (if first == HUB_LEGACY { HUB } else { first }, rest)
+        }
+        _ => (HUB, name),
+    };
+    let repository = if registry == HUB && !repository.contains('/') {
+        format!("{HUB_NAMESPACE}{repository}")
+    } else {
+        repository.to_owned()
+    };
+    (registry.to_owned(), repository)
+}
+
+fn is_registry(text: &str) -> bool {
+    let (host, port) = if let Some(v6) = text.strip_prefix('[') {
+        let Some((address, rest)) = v6.split_once(']') else { return false };
+        if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') {
+            return false;
+        }
+        match rest {
+            "" => return true,
+            rest => match rest.strip_prefix(':') {
+                Some(port) => (None, Some(port)),
+                None => return false,
+            },
+        }
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (Some(host), Some(port)),
+            None => (Some(text), None),
+        }
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    host.is_none_or(|host| host.split('.').all(label))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let mut rest = text.as_bytes();
+    loop {
+        let word = rest.iter().take_while(|b| alphanumeric(b)).count();
+        if word == 0 {
+            return false;
+        }
+        rest = rest.get(word..).unwrap_or_default();
+        if rest.is_empty() {
+            return true;
+        }
+        let gap = rest.iter().take_while(|b| !alphanumeric(b)).count();
+        let (separator, after) = rest.split_at(gap);
+        let valid = matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-');
+        if !valid {
+            return false;
+        }
+        rest = after;
+    }
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    tag.len() <= TAG_MAX
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
+}
+
+impl TryFrom<String> for Reference {
+    type Error = ReferenceError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> Self {
+        reference.to_string()
+    }
+}
+
+impl fmt::Display for Reference {
+    /// The full form, registry included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.with_suffix(self.name()))
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_expand_as_dockers_do() {
+        for (short, full, familiar) in [
+            ("debian", "docker.io/library/debian:latest", "debian:latest"),
+            ("debian:bookworm", "docker.io/library/debian:bookworm", "debian:bookworm"),
+            ("docker.io/debian", "docker.io/library/debian:latest", "debian:latest"),
+            ("index.docker.io/library/debian", "docker.io/library/debian:latest", "debian:latest"),
+            ("me/app", "docker.io/me/app:latest", "me/app:latest"),
+            ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
+            ("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
+            ("localhost:5000/a/b:1.0", "localhost:5000/a/b:1.0", "localhost:5000/a/b:1.0"),
+            ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
+            ("ghcr.io/o/r__x-y.z", "ghcr.io/o/r__x-y.z:latest", "ghcr.io/o/r__x-y.z:latest"),
+            ("HOST/x", "HOST/x:latest", "HOST/x:latest"),
+        ] {
+            let parsed: Reference = short.parse().unwrap();
+            assert_eq!(parsed.to_string(), full);
+            assert_eq!(parsed.familiar(), familiar);
+            assert_eq!(familiar.parse::<Reference>().unwrap(), parsed, "familiar form reads back");
+        }
+    }
+
+    #[test]
+    fn a_digest_needs_no_tag_and_may_have_one() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let parsed: Reference = format!("debian@{digest}").parse().unwrap();
+        assert_eq!(parsed.tag(), None);
+        assert_eq!(parsed.familiar(), format!("debian@{digest}"));
+        let parsed: Reference = format!("debian:12@{digest}").parse().unwrap();
+        assert_eq!(parsed.tag(), Some("12"));
+        assert_eq!(parsed.digest().unwrap().to_string(), digest);
+    }
+
+    #[test]
+    fn texts_outside_the_grammar_are_refused() {
+        for bad in [
+            "", ":", "a:", ":tag", "/a", "a/", "a//b", "-a", "a-", "a..b", "a___b", "a._b", "a b", "a:b c",
+            "a@", "a@sha256:00", "a@md5:00", "a:-x", "é", "a:é", "..", "../a", "a/../b", "localhost:99999/x",
+            "localhost:/x", "-host.x/y", "[::1/x", "a:b:c", "http://x/y",
+        ] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad}");
+        }
+        assert!("a".repeat(64).parse::<Reference>().is_err());
+        assert!("z".repeat(256).parse::<Reference>().is_err());
+        assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+        assert!(matches!("Debian".parse::<Reference>(), Err(ReferenceError::Uppercase { .. })));
+    }
+}

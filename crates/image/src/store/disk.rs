@@ -1,0 +1,92 @@
+//! The disk of an image: merged metadata, and the data of each layer behind it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bulkhead_types::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Image, Store, StoreError, io_error};
+use crate::disk;
+use crate::layer;
+use crate::manifest;
+use crate::progress::{Outcome, Phase, Progress, Quiet};
+
+/// Part of every key: raise it when disks made by older versions must not be used any more.
+const FORMAT: u32 = 1;
+
+/// What to show a guest: the parts, each padded with zeroes to 4 KiB, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageDisk {
+    /// Metadata first, then the data of each layer, lowest first.
+    pub parts: Vec<PathBuf>,
+}
+
+/// What `disks/<key>.json` records; its presence says that the metadata image is complete.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    diff_ids: Vec<Digest>,
+}
+
+impl Store {
+    /// The disk of `image`, made on first use: by one process, while others wait. Hold a
+    /// [`super::Lease`] until a container that uses it is on record.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`], [`StoreError::Layer`], [`StoreError::MissingBlob`],
+    /// [`StoreError::DigestMismatch`], [`StoreError::Io`].
+    pub fn disk(&self, image: &Image) -> Result<ImageDisk, StoreError> {
+        self.disk_with(image, &Quiet)
+    }
+
+    /// As [`Store::disk`], with progress.
+    ///
+    /// # Errors
+    /// As [`Store::disk`].
+    pub fn disk_with(&self, image: &Image, progress: &dyn Progress) -> Result<ImageDisk, StoreError> {
+        let key = disk_key(&image.diff_ids);
+        let record = self.root().join("disks").join(format!("{key}.json"));
+        let metadata = record.with_extension("erofs");
+        let mut parts = vec![metadata.clone()];
+        parts.extend(image.diff_ids.iter().map(|id| self.layer_dir(id).join(layer::DATA_FILE)));
+        let complete = || record.is_file() && parts.iter().all(|part| part.is_file());
+        if complete() {
+            return Ok(ImageDisk { parts });
+        }
+        let _content = self.using_content()?;
+        let _lock = self.lock(&format!("disk-{key}"))?;
+        if complete() {
+            return Ok(ImageDisk { parts });
+        }
+        let layers = manifest::layers_of(&image.manifest, &image.config)
+            .map_err(|source| StoreError::Document { digest: image.manifest_digest.clone(), source })?;
+        for (blob, diff_id) in &layers {
+            self.ensure_layer(blob, diff_id, progress)?;
+        }
+        let item = image.id.short();
+        progress.start(&item, Phase::Merging, None);
+        let dirs: Vec<PathBuf> = image.diff_ids.iter().map(|id| self.layer_dir(id)).collect();
+        let temp = self.temp_dir()?;
+        let made = temp.path().join("metadata");
+        disk::build(&dirs, &made).map_err(|source| StoreError::Disk { image: image.id.short(), source })?;
+        fs::File::open(&made).and_then(|f| f.sync_all()).map_err(io_error("sync", &made))?;
+        fs::rename(&made, &metadata).map_err(io_error("rename to", &metadata))?;
+        let text = serde_json::to_vec(&Record { format: FORMAT, diff_ids: image.diff_ids.clone() })
+            .map_err(|source| StoreError::Index { path: record.clone(), source })?;
+        self.replace_file(&record, &text)?;
+        progress.finish(&item, Outcome::Done);
+        Ok(ImageDisk { parts })
+    }
+}
+
+/// Names the disk of these layers in this order.
+pub(super) fn disk_key(diff_ids: &[Digest]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(FORMAT.to_le_bytes());
+    for id in diff_ids {
+        hash.update(id.as_bytes());
+    }
+    Digest::from_bytes(hash.finalize().into()).hex()
+}

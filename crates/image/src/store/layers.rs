@@ -1,0 +1,122 @@
+//! Converted layers: made once from a blob, shared by all images with the same uncompressed digest.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+
+use bulkhead_types::Digest;
+use oci_spec::image::Descriptor;
+use sha2::{Digest as _, Sha256};
+
+use super::{Store, StoreError, io_error};
+use crate::decompress::Decoder;
+use crate::layer::{self, Limits};
+use crate::manifest::digest_of;
+use crate::progress::{Outcome, Phase, Progress};
+
+/// Big enough that a decompressor never waits for the system call.
+const BUFFER: usize = 256 << 10;
+
+impl Store {
+    /// Whether the layer is converted. A layer appears by rename, so being there is being complete.
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layer_dir(diff_id).join(layer::INDEX_FILE).is_file()
+    }
+
+    /// Converts a layer from its blob, unless that is done; waits for a process that is at it.
+    /// Call with the content lock held.
+    pub(crate) fn ensure_layer(
+        &self,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        progress: &dyn Progress,
+    ) -> Result<(), StoreError> {
+        if self.has_layer(diff_id) {
+            return Ok(());
+        }
+        let digest = digest_of(blob)
+            .map_err(|source| StoreError::Document { digest: diff_id.clone(), source })?;
+        let item = digest.short();
+        let name = format!("layer-{}", diff_id.hex());
+        let _lock = match self.try_lock(&name)? {
+            Some(lock) => lock,
+            None => {
+                progress.start(&item, Phase::Waiting, None);
+                self.lock(&name)?
+            }
+        };
+        if self.has_layer(diff_id) {
+            progress.finish(&item, Outcome::Exists);
+            return Ok(());
+        }
+        progress.start(&item, Phase::Converting, Some(blob.size()));
+        self.convert_layer(&digest, diff_id, &|bytes| progress.advance(&item, bytes))?;
+        progress.finish(&item, Outcome::Done);
+        Ok(())
+    }
+
+    fn convert_layer(&self, digest: &Digest, diff_id: &Digest, advance: &dyn Fn(u64)) -> Result<(), StoreError> {
+        let path = self.blob_path(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::MissingBlob { digest: digest.clone(), image: diff_id.short() });
+            }
+            Err(source) => return Err(io_error("open", &path)(source)),
+        };
+        let counted = BufReader::with_capacity(BUFFER, Counted { file, advance });
+        let decompress = |source| StoreError::Decompress { digest: digest.clone(), source };
+        let decoder = Decoder::new(counted).map_err(decompress)?;
+        let limits = Limits::default();
+        let mut hashed = Hashed { reader: decoder, hash: Sha256::new(), size: 0 };
+        let dir = self.temp_dir()?;
+        layer::convert(&mut hashed, dir.path(), &limits)
+            .map_err(|source| StoreError::Layer { digest: digest.clone(), source })?;
+        // An archive ends before its stream does: padding counts for the digest.
+        let rest = limits.max_bytes.saturating_sub(hashed.size).saturating_add(1);
+        io::copy(&mut (&mut hashed).take(rest), &mut io::sink()).map_err(decompress)?;
+        if hashed.size > limits.max_bytes {
+            return Err(StoreError::SizeMismatch {
+                what: format!("uncompressed layer {digest}"),
+                expected: limits.max_bytes,
+                actual: hashed.size,
+            });
+        }
+        let actual = Digest::from_bytes(hashed.hash.finalize().into());
+        if actual != *diff_id {
+            return Err(StoreError::DigestMismatch {
+                what: format!("uncompressed layer {digest}"),
+                expected: diff_id.clone(),
+                actual,
+            });
+        }
+        self.publish_dir(dir, &self.layer_dir(diff_id))
+    }
+}
+
+struct Hashed<R> {
+    reader: R,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.hash.update(buffer.get(..n).unwrap_or_default());
+        self.size = self.size.saturating_add(u64::try_from(n).unwrap_or_default());
+        Ok(n)
+    }
+}
+
+struct Counted<'a> {
+    file: File,
+    advance: &'a dyn Fn(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        (self.advance)(u64::try_from(n).unwrap_or_default());
+        Ok(n)
+    }
+}

@@ -1,0 +1,106 @@
+//! Giving images their names.
+
+use bulkhead_types::Digest;
+use oci_spec::image::Descriptor;
+
+use super::image::find_entry;
+use super::index::{name_of, repo_digests_of, same_manifest, set_names};
+use super::{Image, Store, StoreError};
+use crate::manifest::digest_of;
+use crate::reference::Reference;
+
+impl Store {
+    /// Gives `image` the name `name` too; another image that had it loses it.
+    ///
+    /// # Errors
+    /// [`StoreError::TagHasDigest`], [`StoreError::NotFound`] where the image went meanwhile.
+    pub fn tag(&self, image: &Image, name: &Reference) -> Result<(), StoreError> {
+        if name.digest().is_some() {
+            return Err(StoreError::TagHasDigest(name.familiar()));
+        }
+        self.update_index(|entries| {
+            let source = entries.iter().find(|entry| same_manifest(entry, &image.manifest_digest)).cloned();
+            let Some(mut descriptor) = source else { return Err(StoreError::NotFound(image.display_name())) };
+            set_names(&mut descriptor, None, &[]);
+            put_entry(entries, descriptor, Some(name), None);
+            Ok(())
+        })
+    }
+
+    /// Records an image whose blobs are all here, and returns it.
+    pub(crate) fn put_image(
+        &self,
+        descriptor: Descriptor,
+        name: Option<&Reference>,
+        repo_digest: Option<&Reference>,
+    ) -> Result<Image, StoreError> {
+        // An image that cannot be read must never be recorded.
+        let image = self.load_image(&descriptor)?;
+        self.update_index(|entries| {
+            put_entry(entries, descriptor, name, repo_digest);
+            Ok(())
+        })?;
+        match name {
+            Some(name) => self.resolve(&name.to_string()),
+            None => Ok(image),
+        }
+    }
+
+    /// Remembers that a registry knows the image by this digest.
+    pub(crate) fn add_repo_digest(&self, name: &Reference, manifest: &Digest, at: &Reference) -> Result<(), StoreError> {
+        self.update_index(|entries| {
+            let by_name = entries
+                .iter_mut()
+                .find(|entry| same_manifest(entry, manifest) && name_of(entry).as_ref() == Some(name));
+            if let Some(entry) = by_name {
+                let mut known = repo_digests_of(entry);
+                if !known.contains(at) {
+                    known.push(at.clone());
+                }
+                let name = name_of(entry);
+                set_names(entry, name.as_ref(), &known);
+            }
+            Ok(())
+        })
+    }
+
+    /// The manifest that a name leads to now.
+    pub(crate) fn manifest_of(&self, name: &Reference) -> Result<Option<Digest>, StoreError> {
+        let index = self.load_index()?;
+        Ok(find_entry(&index, name).and_then(|entry| digest_of(entry).ok()))
+    }
+}
+
+fn put_entry(
+    entries: &mut Vec<Descriptor>,
+    mut descriptor: Descriptor,
+    name: Option<&Reference>,
+    repo_digest: Option<&Reference>,
+) {
+    let Ok(digest) = digest_of(&descriptor) else { return };
+    let mut known: Vec<Reference> = Vec::new();
+    if let Some(name) = name {
+        if let Some(at) = entries.iter().position(|entry| name_of(entry).as_ref() == Some(name)) {
+            let mut old = entries.remove(at);
+            if same_manifest(&old, &digest) {
+                known = repo_digests_of(&old);
+            } else if !entries.iter().any(|entry| digest_of(entry).is_ok_and(|d| same_manifest(&old, &d))) {
+                // The image that had this name stays, nameless, until it is pruned.
+                let repo_digests = repo_digests_of(&old);
+                set_names(&mut old, None, &repo_digests);
+                entries.push(old);
+            }
+        }
+        // A nameless entry for the same image has got a name now.
+        entries.retain(|entry| !(same_manifest(entry, &digest) && name_of(entry).is_none()));
+    } else if entries.iter().any(|entry| same_manifest(entry, &digest)) {
+        return;
+    }
+    if let Some(at) = repo_digest
+        && !known.contains(at)
+    {
+        known.push(at.clone());
+    }
+    set_names(&mut descriptor, name, &known);
+    entries.push(descriptor);
+}
