@@ -1,2 +1,4 @@
 //! The bulkhead command line.
+mod output;
+mod template;
 fn main() {}

@@ -1,0 +1,11 @@
+//! How results reach a person or a script: tables, JSON, templates, human durations.
+
+mod columns;
+mod format;
+mod human;
+mod write;
+
+pub use columns::align;
+pub use format::{Format, Listing};
+pub use human::{ago, duration, ellipsis, image_size, size};
+pub use write::Out;
