@@ -1,0 +1,83 @@
+//! Compiles the seccomp policies under `policy/` to BPF, so that installing one costs one system call.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use seccompiler::{BpfProgram, TargetArch, compile_from_json};
+use serde_json::{Map, Value};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Fallible<()> {
+    println!("cargo::rerun-if-changed=policy");
+    println!("cargo::rerun-if-changed=build.rs");
+    let sandbox = read("policy/sandbox.json")?;
+    let kernel = read("policy/kernel.json")?;
+
+    let mut source = String::new();
+    for thread in ["control", "device", "stream"] {
+        let mut rules = rules(&sandbox, "runtime")?;
+        rules.extend(self::rules(&sandbox, thread)?);
+        emit(&mut source, thread, &sandbox, thread, &rules)?;
+    }
+    emit_refusals(&mut source, "sandbox_refusals", &sandbox)?;
+    let mut rules = rules(&kernel, "kernel")?;
+    rules.retain(|_| true);
+    emit(&mut source, "kernel", &kernel, "kernel", &rules)?;
+    emit_refusals(&mut source, "kernel_refusals", &kernel)?;
+
+    let out = env::var("OUT_DIR")?;
+    fs::write(Path::new(&out).join("policy.rs"), source)?;
+    Ok(())
+}
+
+fn read(path: &str) -> Fallible<Value> {
+    Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+}
+
+fn rules(policy: &Value, section: &str) -> Fallible<Vec<Value>> {
+    policy
+        .get(section)
+        .and_then(|s| s.get("filter"))
+        .and_then(Value::as_array)
+        .cloned()
+        .ok_or_else(|| format!("the policy has no filter '{section}'").into())
+}
+
+/// An allowlist. Whatever `refuse` names is let through here and answered with an error there: of two
+/// filters the kernel takes the stricter answer, and killing is stricter than an error.
+fn emit(source: &mut String, name: &str, policy: &Value, section: &str, rules: &[Value]) -> Fallible<()> {
+    let mut all = rules.to_vec();
+    for refusal in self::rules(policy, "refuse")? {
+        let call = refusal.get("syscall").cloned().unwrap_or_default();
+        if !all.iter().any(|rule| rule.get("syscall") == Some(&call)) {
+            all.push(Value::Object(Map::from_iter([("syscall".to_owned(), call)])));
+        }
+    }
+    write_filter(source, name, policy, section, all)
+}
+
+fn emit_refusals(source: &mut String, name: &str, policy: &Value) -> Fallible<()> {
+    write_filter(source, name, policy, "refuse", rules(policy, "refuse")?)
+}
+
+fn write_filter(source: &mut String, name: &str, policy: &Value, section: &str, rules: Vec<Value>) -> Fallible<()> {
+    let mut filter = policy.get(section).cloned().unwrap_or_default();
+    if let Some(object) = filter.as_object_mut() {
+        object.insert("filter".to_owned(), Value::Array(rules));
+    }
+    let text = Value::Object(Map::from_iter([(name.to_owned(), filter)])).to_string();
+    let arch = TargetArch::try_from(env::var("CARGO_CFG_TARGET_ARCH")?.as_str())?;
+    let compiled: BTreeMap<String, BpfProgram> = compile_from_json(text.as_bytes(), arch)?.into_iter().collect();
+    for (name, program) in compiled {
+        writeln!(source, "static {}: [libc::sock_filter; {}] = [", name.to_uppercase(), program.len())?;
+        for i in program {
+            writeln!(source, "    libc::sock_filter {{ code: {}, jt: {}, jf: {}, k: {} }},", i.code, i.jt, i.jf, i.k)?;
+        }
+        writeln!(source, "];")?;
+    }
+    Ok(())
+}

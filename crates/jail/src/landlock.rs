@@ -1,0 +1,35 @@
+//! Landlock rule sets: nothing in the file system but the jail's own root, no TCP, no signals and no
+//! abstract sockets across the border.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope,
+};
+
+/// The newest version whose rights we name; older kernels get what they know (best effort).
+const NEWEST: ABI = ABI::V6;
+
+/// Builds a rule set that allows everything beneath `allowed` and nothing elsewhere. `None` where the kernel
+/// has no Landlock. `scoped` also cuts signals and abstract sockets to processes outside; a sandbox must not
+/// be scoped, because it signals the kernel process, which has a rule set beside its own.
+pub(crate) fn ruleset(allowed: &[BorrowedFd<'_>], scoped: bool) -> io::Result<Option<OwnedFd>> {
+    let all = AccessFs::from_all(NEWEST);
+    let build = || -> Result<Option<OwnedFd>, landlock::RulesetError> {
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(all)?
+            .handle_access(AccessNet::from_all(NEWEST))?;
+        if scoped {
+            ruleset = ruleset.scope(Scope::from_all(NEWEST))?;
+        }
+        let mut ruleset = ruleset.create()?;
+        for directory in allowed {
+            ruleset = ruleset.add_rule(PathBeneath::new(directory, all))?;
+        }
+        Ok(ruleset.into())
+    };
+    build().map_err(io::Error::other)
+}

@@ -1,0 +1,396 @@
+//! The jail of a sandbox process: the last wall between a guest and the host.
+//!
+//! ```text
+//! caller (one thread) ── clone3: user, mount, pid, net, ipc, uts, cgroup namespaces ──▶ jailed process, PID 1
+//!    │ writes the id maps                                  │ waits for them, takes its ids
+//!    │                                                     │ empty tmpfs becomes the root, old root is let go
+//!    ▼                                                     ▼
+//! Jailed { pidfd }  ◀── report: which walls stand ──  body(Enclosure): opens what it needs, starts the kernel,
+//!                                                          starts threads, then Enclosure::lock
+//! ```
+//!
+//! Until it is locked the process holds every capability *of its own namespaces*: enough to give the kernel process
+//! its walls, nothing outside. The code path is the same for root and for an ordinary user.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::{geteuid, getegid};
+use serde::{Deserialize, Serialize};
+
+use crate::error::JailError;
+use crate::ids::HostIds;
+use crate::landlock;
+use crate::report::{JailReport, Wall};
+use crate::seccomp::{self, Thread};
+use crate::sys;
+use crate::vm_root::{self, VmRoot, VmRootSpec};
+
+/// How a sandbox process is jailed.
+#[derive(Debug, Clone, Default)]
+pub struct SandboxJail {
+    /// Host ids to run under when the caller is root; ignored for an ordinary user, who stays who they are.
+    pub host_ids: Option<HostIds>,
+    /// Descriptors that stay open (besides 0, 1 and 2); all others are closed.
+    pub keep: Vec<RawFd>,
+    /// A root to prepare for a user-mode kernel process.
+    pub vm_root: Option<VmRootSpec>,
+}
+
+/// The jailed process, seen from its parent.
+#[derive(Debug)]
+pub struct Jailed {
+    /// Its process id in the caller's namespace.
+    pub pid: i32,
+    /// Becomes readable when it ends.
+    pub pidfd: OwnedFd,
+    reports: OwnedFd,
+    /// Closed with this process: the child's last check, while it sets up, that its parent lives.
+    _alive: OwnedFd,
+}
+
+/// The inside of a jail, before it is locked.
+#[derive(Debug)]
+pub struct Enclosure {
+    report: JailReport,
+    vm_root: Option<VmRoot>,
+    lock: ThreadLock,
+}
+
+/// Locks threads of a jailed process; each thread locks itself.
+#[derive(Debug, Clone)]
+pub struct ThreadLock {
+    ruleset: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Message {
+    Ready(JailReport),
+    Failed { step: String, errno: i32 },
+}
+
+impl SandboxJail {
+    /// Starts `body` in a jailed copy of this process; its result is the exit code. The caller must have one
+    /// thread only. Memory is copied, destructors of the caller's values do not run in the copy.
+    ///
+    /// Walls that the host forbids are left out and named in the report, see [`Jailed::ready`].
+    pub fn spawn(&self, body: impl FnOnce(Enclosure) -> i32) -> Result<Jailed, JailError> {
+        let threads = fs::read_dir("/proc/self/task").map_err(JailError::CountThreads)?.count();
+        if threads != 1 {
+            return Err(JailError::Threads(threads));
+        }
+        let (go_read, go_write) = pipe()?;
+        let (report_read, report_write) = pipe()?;
+        let mut report = JailReport::default();
+        let ladder = ladder();
+        let mut refused = None;
+        for (index, walls) in ladder.iter().enumerate() {
+            let flags = walls.iter().fold(0, |flags, wall| flags | namespace_flag(*wall));
+            match sys::clone(flags) {
+                Ok(Some(child)) => {
+                    drop((go_read, report_write));
+                    let mapped = if walls.contains(&Wall::UserNamespace) {
+                        write_id_maps(child.pid, self.host_ids)
+                    } else {
+                        Ok(())
+                    };
+                    if let Err(error) = mapped {
+                        // The child sees its pipe closed and ends.
+                        return Err(JailError::IdMap(error));
+                    }
+                    sys::write_full(go_write.as_fd(), b"1").map_err(JailError::Pipe)?;
+                    return Ok(Jailed {
+                        pid: child.pid,
+                        pidfd: child.pidfd,
+                        reports: report_read,
+                        _alive: go_write,
+                    });
+                }
+                Ok(None) => {
+                    drop((go_write, report_read));
+                    for wall in walls {
+                        report.up(*wall);
+                    }
+                    for wall in ladder.first().into_iter().flatten() {
+                        report.down(*wall, refused.clone().unwrap_or_default());
+                    }
+                    sys::exit(self.inside(report, &go_read, report_write, body));
+                }
+                Err(error) if index + 1 == ladder.len() => return Err(JailError::Clone(error)),
+                Err(error) => refused = Some(format!("the host refuses it: {error}")),
+            }
+        }
+        Err(JailError::Clone(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn inside(
+        &self,
+        report: JailReport,
+        go: &OwnedFd,
+        reports: OwnedFd,
+        body: impl FnOnce(Enclosure) -> i32,
+    ) -> i32 {
+        match self.enclose(report, go, &reports) {
+            Ok(enclosure) => {
+                send(&reports, &Message::Ready(enclosure.report.clone()));
+                drop(reports);
+                body(enclosure)
+            }
+            Err(error) => {
+                send(&reports, &failure(&error));
+                1
+            }
+        }
+    }
+
+    fn enclose(&self, mut report: JailReport, go: &OwnedFd, reports: &OwnedFd) -> Result<Enclosure, JailError> {
+        let mut byte = [0_u8; 1];
+        let got = sys::read_full(go.as_fd(), &mut byte).map_err(JailError::Pipe)?;
+        if got == 0 {
+            return Err(JailError::Died);
+        }
+        let root = geteuid().is_root();
+        if report.stands(Wall::UserNamespace) {
+            // With a map that root wrote setgroups is allowed; with a user's own map it must be denied.
+            let mapped_by_root = fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
+            sys::become_ids(0, 0, mapped_by_root).map_err(JailError::step("take the jail's ids"))?;
+            match (mapped_by_root, self.host_ids) {
+                (true, Some(_)) => report.up(Wall::DedicatedUid),
+                (true, None) => report.down(Wall::DedicatedUid, "none was configured"),
+                (false, _) => report.down(Wall::DedicatedUid, "needs root; the jail has the caller's uid"),
+            }
+        }
+        sys::die_with_parent().map_err(JailError::step("tie its life to its parent's"))?;
+        if sys::hung_up(go.as_fd()) {
+            return Err(JailError::Died);
+        }
+        sys::no_new_privileges().map_err(JailError::step("renounce new privileges"))?;
+        let vm_root = if report.stands(Wall::EmptyRoot) {
+            match empty_root(self.vm_root.as_ref()) {
+                Ok(root) => root,
+                Err(EmptyRootError::Refused(error)) => {
+                    report.standing.retain(|wall| *wall != Wall::EmptyRoot);
+                    report.down(Wall::EmptyRoot, format!("the host refuses mounts in a new namespace: {error}"));
+                    self.vm_root.as_ref().map(VmRoot::unjailed).transpose()?
+                }
+                Err(EmptyRootError::Failed(error)) => return Err(error),
+            }
+        } else {
+            self.vm_root.as_ref().map(VmRoot::unjailed).transpose()?
+        };
+        if root && !report.stands(Wall::UserNamespace) {
+            let ids = self.host_ids.unwrap_or_default();
+            sys::become_ids(ids.uid, ids.gid, true).map_err(JailError::step("take an unprivileged uid"))?;
+            sys::die_with_parent().map_err(JailError::step("tie its life to its parent's"))?;
+            report.up(Wall::DedicatedUid);
+        }
+        // A change of ids made the process invisible to its owner's tools.
+        sys::dumpable().map_err(JailError::step("stay visible to its owner"))?;
+        sys::limit(libc::RLIMIT_CORE, 0).map_err(JailError::step("forbid core dumps"))?;
+
+        let ruleset = match &vm_root {
+            Some(root) if !root.is_enclosed() => {
+                let directory = fs::File::open(root.path()).map_err(JailError::step("open the kernel's root"))?;
+                landlock::ruleset(&[directory.as_fd()], false)
+            }
+            _ => landlock::ruleset(&[], false),
+        };
+        let ruleset = match ruleset {
+            Ok(Some(ruleset)) => {
+                report.up(Wall::Landlock);
+                Some(ruleset)
+            }
+            Ok(None) => {
+                report.down(Wall::Landlock, "the host's kernel has none");
+                None
+            }
+            Err(error) => {
+                report.down(Wall::Landlock, error.to_string());
+                None
+            }
+        };
+        report.up(Wall::Seccomp);
+
+        let mut keep = self.keep.clone();
+        keep.push(reports.as_raw_fd());
+        keep.extend(ruleset.as_ref().map(AsRawFd::as_raw_fd));
+        sys::close_all_but(&mut keep).map_err(JailError::step("close inherited descriptors"))?;
+        Ok(Enclosure {
+            report,
+            vm_root,
+            lock: ThreadLock {
+                ruleset: ruleset.map(Arc::new),
+            },
+        })
+    }
+}
+
+impl Jailed {
+    /// Waits until the jail is complete (well under a millisecond) and tells which walls stand.
+    pub fn ready(&self) -> Result<JailReport, JailError> {
+        let mut text = Vec::new();
+        let duplicate = self.reports.try_clone().map_err(JailError::Pipe)?;
+        fs::File::from(duplicate).read_to_end(&mut text).map_err(JailError::Pipe)?;
+        match serde_json::from_slice(&text) {
+            Ok(Message::Ready(report)) => Ok(report),
+            Ok(Message::Failed { step, errno }) => Err(JailError::Inside {
+                step,
+                source: io::Error::from_raw_os_error(errno),
+            }),
+            Err(_) => Err(JailError::Died),
+        }
+    }
+}
+
+impl Enclosure {
+    /// Which walls stand.
+    pub fn report(&self) -> &JailReport {
+        &self.report
+    }
+
+    /// The kernel's root, if one was asked for; once.
+    pub fn take_vm_root(&mut self) -> Option<VmRoot> {
+        self.vm_root.take()
+    }
+
+    /// What device and stream threads lock themselves with as their first act.
+    pub fn thread_lock(&self) -> ThreadLock {
+        self.lock.clone()
+    }
+
+    /// Locks the calling thread as the control thread. After this nothing can be mounted, executed or opened.
+    pub fn lock(self) -> Result<JailReport, JailError> {
+        self.lock.lock(Thread::Control)?;
+        Ok(self.report)
+    }
+}
+
+impl ThreadLock {
+    /// Gives up capabilities, applies Landlock and installs the thread's system call allowlist. For good.
+    pub fn lock(&self, thread: Thread) -> Result<(), JailError> {
+        sys::drop_capabilities().map_err(JailError::step("drop capabilities"))?;
+        if let Some(ruleset) = &self.ruleset {
+            sys::landlock_restrict(ruleset.as_raw_fd()).map_err(|source| JailError::Wall {
+                wall: Wall::Landlock,
+                source,
+            })?;
+        }
+        seccomp::install(thread).map_err(|source| JailError::Wall {
+            wall: Wall::Seccomp,
+            source,
+        })
+    }
+}
+
+enum EmptyRootError {
+    /// The host forbids mounting at all: go on without this wall.
+    Refused(io::Error),
+    Failed(JailError),
+}
+
+/// Mounts an empty tmpfs somewhere harmless, prepares the kernel's root in it, and makes it the root.
+fn empty_root(vm_root: Option<&VmRootSpec>) -> Result<Option<VmRoot>, EmptyRootError> {
+    sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None).map_err(EmptyRootError::Refused)?;
+    let options = c"mode=0755,size=64k,nr_inodes=64";
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let mut refused = io::Error::from(io::ErrorKind::NotFound);
+    // Any directory serves for the instant until the pivot; not /proc, through which files are bound.
+    let base = [c"/tmp", c"/run", c"/var", c"/usr"].into_iter().find(|base| {
+        match sys::mount(c"jail", base, c"tmpfs", flags, Some(options)) {
+            Ok(()) => true,
+            Err(error) => {
+                refused = error;
+                false
+            }
+        }
+    });
+    let Some(base) = base else {
+        return Err(EmptyRootError::Refused(refused));
+    };
+    let root = vm_root
+        .map(|spec| {
+            let directory = Path::new(base.to_str().unwrap_or("/tmp")).join(vm_root::INSIDE.trim_start_matches('/'));
+            VmRoot::enclosed(spec, &directory)
+        })
+        .transpose()
+        .map_err(EmptyRootError::Failed)?;
+    sys::chdir(base)
+        .and_then(|()| sys::pivot_here())
+        .map_err(|error| EmptyRootError::Failed(JailError::step("take the empty root")(error)))?;
+    Ok(root)
+}
+
+/// The sets of walls to attempt, best first. The last needs nothing from the host.
+fn ladder() -> Vec<Vec<Wall>> {
+    use Wall::{CgroupNamespace, EmptyRoot, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace};
+    let all = vec![
+        UserNamespace,
+        EmptyRoot,
+        PidNamespace,
+        NetNamespace,
+        IpcNamespace,
+        UtsNamespace,
+        CgroupNamespace,
+    ];
+    let mut ladder = vec![all.clone()];
+    if geteuid().is_root() {
+        ladder.push(all.into_iter().filter(|wall| *wall != UserNamespace).collect());
+    }
+    ladder.push(Vec::new());
+    ladder
+}
+
+pub(crate) fn namespace_flag(wall: Wall) -> u64 {
+    let flag = match wall {
+        Wall::UserNamespace => libc::CLONE_NEWUSER,
+        Wall::EmptyRoot => libc::CLONE_NEWNS,
+        Wall::PidNamespace => libc::CLONE_NEWPID,
+        Wall::NetNamespace => libc::CLONE_NEWNET,
+        Wall::IpcNamespace => libc::CLONE_NEWIPC,
+        Wall::UtsNamespace => libc::CLONE_NEWUTS,
+        Wall::CgroupNamespace => libc::CLONE_NEWCGROUP,
+        Wall::DedicatedUid | Wall::Landlock | Wall::Seccomp => 0,
+    };
+    u64::from(flag.unsigned_abs())
+}
+
+/// Maps root inside to `ids` (by root) or to the caller.
+pub(crate) fn write_id_maps(pid: i32, ids: Option<HostIds>) -> io::Result<()> {
+    let privileged = geteuid().is_root();
+    let ids = ids.filter(|_| privileged).unwrap_or(HostIds {
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+    });
+    let file = |name: &str| CString::new(format!("/proc/{pid}/{name}")).map_err(io::Error::from);
+    if !privileged {
+        sys::write_file(file("setgroups")?.as_c_str(), b"deny")?;
+    }
+    sys::write_file(file("gid_map")?.as_c_str(), format!("0 {} 1\n", ids.gid).as_bytes())?;
+    sys::write_file(file("uid_map")?.as_c_str(), format!("0 {} 1\n", ids.uid).as_bytes())
+}
+
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), JailError> {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| JailError::Pipe(error.into()))
+}
+
+fn send(pipe: &OwnedFd, message: &Message) {
+    if let Ok(text) = serde_json::to_vec(message) {
+        // A parent that is gone needs no report.
+        let _ = sys::write_full(pipe.as_fd(), &text);
+    }
+}
+
+fn failure(error: &JailError) -> Message {
+    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<io::Error>());
+    Message::Failed {
+        step: match error {
+            JailError::Step { step, .. } => (*step).to_owned(),
+            other => format!("finish its jail ({other})"),
+        },
+        errno: source.and_then(io::Error::raw_os_error).unwrap_or(libc::EIO),
+    }
+}

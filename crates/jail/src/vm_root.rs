@@ -1,0 +1,214 @@
+//! The directory that becomes the root of a user-mode kernel process.
+//!
+//! It is a tmpfs of bounded size: it holds the device sockets, the file behind guest memory, and the few
+//! files that the kernel reads at start. A hostile guest kernel can fill it and nothing else.
+
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::JailError;
+use crate::sys;
+
+/// Where the kernel's root lies inside a sandbox's own empty root.
+pub(crate) const INSIDE: &str = "/vm";
+
+/// What a file in the kernel's root holds.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// The content of an open file. Inside a jail it is a read-only bind mount, which costs no memory.
+    File(Arc<OwnedFd>),
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// A file in the kernel's root.
+#[derive(Debug, Clone)]
+pub struct RootFile {
+    /// Relative path.
+    pub name: String,
+    /// What it holds.
+    pub content: Content,
+    /// Whether it may be executed (a dynamic loader or library).
+    pub executable: bool,
+}
+
+/// What a kernel's root shall be.
+#[derive(Debug, Clone)]
+pub struct VmRootSpec {
+    /// Size limit of the file system, in bytes: guest memory and some room.
+    pub bytes: u64,
+    /// Its files.
+    pub files: Vec<RootFile>,
+}
+
+/// A kernel's root, ready. Dropping it removes a directory that has no namespace to vanish with.
+#[derive(Debug)]
+pub struct VmRoot {
+    path: PathBuf,
+    enclosed: bool,
+}
+
+impl VmRoot {
+    /// Makes a root outside any jail: a private directory in shared memory. The kernel process still gets
+    /// the walls that it can raise by itself.
+    pub fn unjailed(spec: &VmRootSpec) -> Result<Self, JailError> {
+        let path = private_directory().map_err(JailError::step("make a private directory in shared memory"))?;
+        let root = Self { path, enclosed: false };
+        for file in &spec.files {
+            let target = root.target(&file.name)?;
+            copy(file, &target).map_err(|source| JailError::Place {
+                name: file.name.clone(),
+                source,
+            })?;
+        }
+        Ok(root)
+    }
+
+    /// Mounts and fills the root at `directory`, a path under the mount that is about to become the sandbox's root.
+    pub(crate) fn enclosed(spec: &VmRootSpec, directory: &Path) -> Result<Self, JailError> {
+        let options = c_string(format!("mode=0755,size={},nr_inodes=512", spec.bytes))?;
+        let target = c_string(directory.as_os_str().as_encoded_bytes())?;
+        sys::mkdir(&target, 0o755).map_err(JailError::step("make the kernel's root"))?;
+        // Not noexec: guest programs are mapped executable from the memory file.
+        sys::mount(c"vm", &target, c"tmpfs", libc::MS_NOSUID | libc::MS_NODEV, Some(&options))
+            .map_err(JailError::step("mount the kernel's root"))?;
+        let building = Self {
+            path: directory.to_owned(),
+            enclosed: true,
+        };
+        for file in &spec.files {
+            let target = building.target(&file.name)?;
+            bind_or_copy(file, &target).map_err(|source| JailError::Place {
+                name: file.name.clone(),
+                source,
+            })?;
+        }
+        Ok(Self {
+            path: PathBuf::from(INSIDE),
+            enclosed: true,
+        })
+    }
+
+    /// The directory, in the caller's view.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it lies in a sandbox's jail, where the caller may mount.
+    pub fn is_enclosed(&self) -> bool {
+        self.enclosed
+    }
+
+    /// Where `name` lies in the caller's view; its directories are made.
+    fn target(&self, name: &str) -> Result<PathBuf, JailError> {
+        let relative = Path::new(name);
+        let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if name.is_empty() || !plain {
+            return Err(JailError::Name(name.to_owned()));
+        }
+        let target = self.path.join(relative);
+        if let Some(parent) = target.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .map_err(|source| JailError::Place {
+                    name: name.to_owned(),
+                    source,
+                })?;
+        }
+        Ok(target)
+    }
+}
+
+impl Drop for VmRoot {
+    fn drop(&mut self) {
+        if !self.enclosed {
+            // Nothing to tell anybody: the directory holds sockets and copies.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn private_directory() -> io::Result<PathBuf> {
+    let mut random = [0_u8; 8];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let name = format!("bulkhead-{:016x}", u64::from_ne_bytes(random));
+    let path = Path::new("/dev/shm").join(name);
+    DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
+}
+
+fn create(target: &Path, executable: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if executable { 0o755 } else { 0o644 })
+        .open(target)
+}
+
+fn copy(file: &RootFile, target: &Path) -> io::Result<()> {
+    let mut out = create(target, file.executable)?;
+    match &file.content {
+        Content::Bytes(bytes) => out.write_all(bytes),
+        Content::File(source) => {
+            // A descriptor of our own position: the source may be shared.
+            let mut source = File::open(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+            io::copy(&mut source, &mut out).map(drop)
+        }
+    }
+}
+
+fn bind_or_copy(file: &RootFile, target: &Path) -> io::Result<()> {
+    let Content::File(source) = &file.content else {
+        return copy(file, target);
+    };
+    let from = CString::new(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+    let to = CString::new(target.as_os_str().as_encoded_bytes())?;
+    create(target, file.executable)?;
+    sys::mount(&from, &to, c"", libc::MS_BIND, None)?;
+    // Writable, it would let a hostile kernel change a file that other compartments start from.
+    sys::mount_read_only(&to)
+}
+
+pub(crate) fn c_string(text: impl Into<Vec<u8>>) -> Result<CString, JailError> {
+    CString::new(text).map_err(|_| JailError::Argument)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str) -> VmRootSpec {
+        VmRootSpec {
+            bytes: 1 << 20,
+            files: vec![RootFile {
+                name: name.to_owned(),
+                content: Content::Bytes(b"flags".to_vec()),
+                executable: false,
+            }],
+        }
+    }
+
+    #[test]
+    fn an_unjailed_root_is_private_filled_and_removed_with_its_owner() {
+        let root = VmRoot::unjailed(&spec("proc/cpuinfo")).expect("shared memory is writable");
+        let path = root.path().to_owned();
+        assert_eq!(fs::read(path.join("proc/cpuinfo")).expect("the file was placed"), b"flags");
+        drop(root);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn names_that_leave_the_root_are_refused() {
+        for name in ["", "/etc/passwd", "../x", "a/../../x"] {
+            let error = VmRoot::unjailed(&spec(name)).expect_err("the name leaves the root");
+            assert!(matches!(error, JailError::Name(_)), "{name}: {error:?}");
+        }
+    }
+}
