@@ -1,0 +1,3 @@
+//! What carries a device's queues and notifications.
+
+pub mod vhost_user;
