@@ -1,0 +1,315 @@
+//! `create`: an image and flags become a directory with a record and disks.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bulkhead_sandbox::{JailSpec, LogSpec, SandboxSpec, VolumeDisk};
+use bulkhead_types::{ByteSize, ContainerId, ContainerName, Digest};
+use jiff::Timestamp;
+use oci_spec::image::Config as ImageConfig;
+
+use super::merge::{HostOptions, merge};
+use super::remove::discard;
+use super::{Container, ContainerError, CreateOptions, Record, limits, mounts};
+use crate::Engine;
+use crate::disk::{copy_sparse, template};
+use crate::error::{Error, FileError};
+use crate::guest::Guest;
+use crate::names::{self, Names, Reservation};
+use crate::root::Root;
+
+/// What creation needs of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct CreateImage {
+    pub id: Digest,
+    pub config: ImageConfig,
+    /// Parts of its read-only disk.
+    pub disk: Vec<PathBuf>,
+}
+
+/// `--shm-size` when it is not given.
+const SHM_SIZE: ByteSize = ByteSize(64 << 20);
+/// Random names to try before giving up.
+const NAME_ATTEMPTS: u32 = 32;
+/// What a user-mode guest has, whatever is asked.
+const USER_MODE_CPUS: u32 = 1;
+
+impl Engine {
+    /// Creates a container. A missing image is an error of kind `NotFound`; pulling is the caller's.
+    pub fn create(&self, options: &CreateOptions) -> Result<Container, Error> {
+        // Until the record names the image, the lease keeps it from being removed.
+        let _lease = self.store()?.lease()?;
+        let image = self.image(&options.image)?;
+        let disk = self.store()?.disk(&image)?;
+        let guest = self.guest(options.isolation)?;
+        let config = image.config.config().clone().unwrap_or_default();
+        self.create_from(
+            options,
+            &CreateImage {
+                id: image.id,
+                config,
+                disk: disk.parts,
+            },
+            &guest,
+        )
+    }
+
+    pub(crate) fn create_from(
+        &self,
+        options: &CreateOptions,
+        image: &CreateImage,
+        guest: &Guest,
+    ) -> Result<Container, Error> {
+        let id = random_id()?;
+        // Everything that the user could have got wrong, before anything is made.
+        let merged = merge(&id, options, &image.config).map_err(ContainerError::from)?;
+        let plan = self.plan(options, &merged.config.volumes)?;
+        let warnings = cpu_warnings(plan.nano_cpus);
+        let template = template(&self.root.cache(), plan.disk)?;
+
+        let _not_swept = self.root.creating()?;
+        let (name, unfinished) = self.reserve(options.name.as_ref(), &id)?;
+        let dir = self.root.container(&id);
+        let scratch = (!options.read_only).then(|| dir.join("scratch.ext4"));
+        if let Some(path) = &scratch {
+            copy_sparse(&template, path)?;
+        }
+        let volumes = make_volumes(&dir, &template, &plan.volumes)?;
+
+        let sandbox = SandboxSpec {
+            id: id.clone(),
+            hostname: merged.config.hostname.clone(),
+            isolation: guest.isolation,
+            memory: ByteSize(plan.guest_memory),
+            cpus: USER_MODE_CPUS,
+            kernel: guest.kernel.clone(),
+            initramfs: guest.initramfs.clone(),
+            image: image.disk.clone(),
+            scratch,
+            volumes,
+            read_only: options.read_only,
+            tmpfs: plan.tmpfs,
+            init: options.init,
+            shm_size: options.shm_size.unwrap_or(SHM_SIZE),
+            memory_limit: options.memory,
+            process: merged.process,
+            auto_remove: options.auto_remove,
+            open_stdin: options.interactive,
+            stdin_once: merged.config.attach_stdin,
+            log: LogSpec::Files {
+                max_file_size: ByteSize(self.settings.log.max_size.0 / 2),
+            },
+            jail: JailSpec::default(),
+        };
+        let record = Record {
+            version: Record::VERSION,
+            id,
+            name,
+            created: Timestamp::now(),
+            image: options.image.clone(),
+            image_id: image.id.clone(),
+            config: merged.config,
+            host: host_options(options, plan.nano_cpus, plan.disk),
+            sandbox,
+        };
+        record.write(&dir, !options.auto_remove)?;
+        unfinished.keep();
+        Ok(Container {
+            dir,
+            record,
+            warnings,
+        })
+    }
+
+    fn plan(
+        &self,
+        options: &CreateOptions,
+        image_volumes: &[String],
+    ) -> Result<Plan, ContainerError> {
+        let tmpfs = mounts::tmpfs(&options.tmpfs)?;
+        let host_cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Plan {
+            guest_memory: limits::guest_memory(options.memory, self.settings.memory)?,
+            disk: limits::disk_size(options.disk, self.settings.disk_size)?,
+            nano_cpus: limits::nano_cpus(options.cpus, host_cpus)?,
+            volumes: mounts::volume_targets(image_volumes, &tmpfs)?,
+            tmpfs,
+        })
+    }
+
+    /// Makes the container's directory and takes its name, in this order, so that a name never
+    /// belongs to a container of which there is no trace.
+    fn reserve(
+        &self,
+        wanted: Option<&ContainerName>,
+        id: &ContainerId,
+    ) -> Result<(ContainerName, Unfinished<'_>), Error> {
+        let dir = self.root.container(id);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(FileError::at("create directory", &dir))?;
+        let mut unfinished = Unfinished {
+            root: &self.root,
+            names: &self.names,
+            id: id.clone(),
+            name: None,
+            keep: false,
+        };
+        let name = match wanted {
+            Some(name) => self.reserve_wanted(name, id)?,
+            None => self.reserve_random(id)?,
+        };
+        unfinished.name = Some(name.clone());
+        Ok((name, unfinished))
+    }
+
+    fn reserve_wanted(
+        &self,
+        name: &ContainerName,
+        id: &ContainerId,
+    ) -> Result<ContainerName, Error> {
+        let owner = match self.names.reserve(name, id, |owner| self.root.has(owner))? {
+            Reservation::Ours => return Ok(name.clone()),
+            Reservation::Taken(owner) => owner,
+        };
+        // The owner may have been a `--rm` container whose monitor was killed.
+        if let Ok(Some(container)) = self.read(&owner) {
+            self.settle(&container)?;
+            if let Reservation::Ours = self.names.reserve(name, id, |owner| self.root.has(owner))? {
+                return Ok(name.clone());
+            }
+        }
+        Err(ContainerError::NameTaken {
+            name: name.clone(),
+            owner,
+        }
+        .into())
+    }
+
+    fn reserve_random(&self, id: &ContainerId) -> Result<ContainerName, Error> {
+        for attempt in 0..NAME_ATTEMPTS {
+            let mut bytes = [0; 4];
+            getrandom::fill(&mut bytes).map_err(ContainerError::Random)?;
+            let Some(name) = names::random(bytes, attempt) else {
+                continue;
+            };
+            if let Reservation::Ours = self
+                .names
+                .reserve(&name, id, |owner| self.root.has(owner))?
+            {
+                return Ok(name);
+            }
+        }
+        Err(ContainerError::NoFreeName.into())
+    }
+}
+
+/// What the flags come to.
+struct Plan {
+    guest_memory: u64,
+    disk: u64,
+    nano_cpus: u64,
+    volumes: Vec<String>,
+    tmpfs: Vec<bulkhead_sandbox::TmpfsMount>,
+}
+
+/// Undoes a creation that does not reach its end.
+struct Unfinished<'a> {
+    root: &'a Root,
+    names: &'a Names,
+    id: ContainerId,
+    name: Option<ContainerName>,
+    keep: bool,
+}
+
+impl Unfinished<'_> {
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if let Err(error) = discard::discard(&self.root.container(&self.id)) {
+            tracing::warn!(container = %self.id, %error, "half-made container stays until the next sweep");
+        }
+        if let Some(name) = &self.name
+            && let Err(error) = self.names.release(name, &self.id)
+        {
+            tracing::warn!(%name, %error, "name stays until the next sweep");
+        }
+    }
+}
+
+fn random_id() -> Result<ContainerId, ContainerError> {
+    let mut bytes = [0; 32];
+    loop {
+        getrandom::fill(&mut bytes).map_err(ContainerError::Random)?;
+        let id = ContainerId::from_bytes(bytes);
+        // As Docker: a host name of digits alone confuses programs that expect a name.
+        if id.short().bytes().any(|b| b.is_ascii_alphabetic()) {
+            return Ok(id);
+        }
+    }
+}
+
+fn make_volumes(dir: &Path, template: &Path, targets: &[String]) -> Result<Vec<VolumeDisk>, Error> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let volumes = dir.join("volumes");
+    fs::create_dir(&volumes).map_err(FileError::at("create directory", &volumes))?;
+    targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| {
+            let path = volumes.join(format!("{index}.ext4"));
+            copy_sparse(template, &path)?;
+            Ok(VolumeDisk {
+                path,
+                target: target.clone(),
+                read_only: false,
+            })
+        })
+        .collect()
+}
+
+fn host_options(options: &CreateOptions, nano_cpus: u64, disk: u64) -> HostOptions {
+    HostOptions {
+        memory: options.memory,
+        nano_cpus,
+        disk: ByteSize(disk),
+        shm_size: options.shm_size.unwrap_or(SHM_SIZE),
+        auto_remove: options.auto_remove,
+        init: options.init,
+        read_only: options.read_only,
+        tmpfs: options.tmpfs.clone(),
+        cap_add: options.cap_add.clone(),
+        cap_drop: options.cap_drop.clone(),
+        ulimits: options.ulimits.clone(),
+    }
+}
+
+/// `--cpus` is an upper limit, and a user-mode guest has one CPU: more than one is kept by having
+/// one, and less than one cannot be kept. Both are said, neither stops the container, as Docker
+/// does on a kernel without the means.
+fn cpu_warnings(nano_cpus: u64) -> Vec<String> {
+    #[allow(clippy::cast_precision_loss)]
+    let cpus = nano_cpus as f64 / 1e9;
+    match nano_cpus {
+        0 | 1_000_000_000 => Vec::new(),
+        n if n > 1_000_000_000 => {
+            vec![format!(
+                "a user-mode compartment has one CPU: {cpus} CPUs were asked for, the container gets 1"
+            )]
+        }
+        _ => vec![format!(
+            "a user-mode compartment has one CPU and cannot limit its use: the limit of {cpus} CPUs is discarded"
+        )],
+    }
+}

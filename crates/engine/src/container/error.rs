@@ -1,0 +1,182 @@
+//! What can go wrong with a container. Messages are Docker's where Docker has one.
+
+use bulkhead_sandbox::{ClientError, LaunchError, LogError, StartFailure, StateError};
+use bulkhead_types::{ContainerId, ContainerName};
+
+use super::{OptionError, RecordError};
+use crate::error::{ErrorKind, FileError};
+
+/// A container, or what was asked of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// Neither identifier, name nor prefix of an identifier.
+    #[error("No such container: {0}")]
+    NotFound(String),
+    /// A prefix of several identifiers.
+    #[error("multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: ContainerName,
+        /// Who has it.
+        owner: ContainerId,
+    },
+    /// No random name was free after many attempts.
+    #[error("cannot find a free name for the container")]
+    NoFreeName,
+    /// The kernel has no randomness to give.
+    #[error("cannot read random bytes for an identifier")]
+    Random(#[source] getrandom::Error),
+    /// A flag or image setting.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// The record on disk.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A file or directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The operation needs a running container.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// `kill` needs a running container.
+    #[error("cannot kill container: {name}: container {id} is not running")]
+    KillNotRunning {
+        /// As the user named it.
+        name: String,
+        /// Its identifier.
+        id: ContainerId,
+    },
+    /// `rm` without `-f`.
+    #[error(
+        "cannot remove container \"/{0}\": container is running: stop the container before removing or force remove"
+    )]
+    RemoveRunning(ContainerName),
+    /// The main process did not end although it was killed.
+    #[error("container {0} did not stop")]
+    DidNotStop(ContainerId),
+    /// The state cannot be read.
+    #[error("cannot read the state of container {id}")]
+    State {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// Its sandbox cannot be talked to.
+    #[error("cannot talk to the sandbox of container {id}")]
+    Client {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// It did not start.
+    #[error("cannot start container {id}")]
+    Launch {
+        /// The container.
+        id: ContainerId,
+        /// Why, typed.
+        #[source]
+        source: Box<LaunchError>,
+    },
+    /// A further process was not started in it.
+    #[error("cannot execute a command in container {id}")]
+    Exec {
+        /// The container.
+        id: ContainerId,
+        /// Why, typed.
+        #[source]
+        source: StartFailure,
+    },
+    /// Its log cannot be read.
+    #[error("cannot read the log of container {id}")]
+    Log {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+    /// A filter's name.
+    #[error("invalid filter '{0}'")]
+    FilterName(String),
+    /// A filter's value.
+    #[error("invalid filter '{name}={value}'")]
+    FilterValue {
+        /// The filter.
+        name: &'static str,
+        /// As typed.
+        value: String,
+    },
+    /// `exec` with nothing to execute.
+    #[error("no exec command specified")]
+    NoExecCommand,
+}
+
+impl ContainerError {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Ambiguous(_)
+            | Self::FilterName(_)
+            | Self::FilterValue { .. }
+            | Self::NoExecCommand => ErrorKind::InvalidInput,
+            Self::NameTaken { .. }
+            | Self::NotRunning(_)
+            | Self::KillNotRunning { .. }
+            | Self::RemoveRunning(_) => ErrorKind::Conflict,
+            Self::NoFreeName | Self::Random(_) | Self::DidNotStop(_) => ErrorKind::Internal,
+            Self::Options(error) => error.kind(),
+            Self::Record(RecordError::File(error)) | Self::File(error) => error.kind(),
+            Self::Record(_) | Self::State { .. } | Self::Client { .. } | Self::Log { .. } => {
+                ErrorKind::Internal
+            }
+            Self::Launch { source, .. } => match &**source {
+                LaunchError::Failed(failure) => failure_kind(failure),
+                _ => ErrorKind::Internal,
+            },
+            Self::Exec { source, .. } => failure_kind(source),
+        }
+    }
+
+    pub(crate) fn hint(&self) -> Option<String> {
+        let failure = match self {
+            Self::Launch { source, .. } => match &**source {
+                LaunchError::Failed(failure) => failure,
+                _ => return None,
+            },
+            Self::Record(RecordError::Damaged { .. }) => {
+                return Some("remove the container: bulkhead rm -f ID".to_owned());
+            }
+            _ => return None,
+        };
+        match failure {
+            StartFailure::Jail { .. }
+            | StartFailure::Platform { .. }
+            | StartFailure::Boot { .. } => {
+                Some("'bulkhead doctor' says what this host lacks".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn failure_kind(failure: &StartFailure) -> ErrorKind {
+    match failure {
+        StartFailure::CommandNotFound { .. } => ErrorKind::CommandNotFound,
+        StartFailure::NotExecutable { .. } => ErrorKind::CommandNotExecutable,
+        StartFailure::UnknownUser { .. } | StartFailure::Setup { .. } => ErrorKind::InvalidInput,
+        StartFailure::AlreadyRunning | StartFailure::NotRunning { .. } => ErrorKind::Conflict,
+        StartFailure::Jail { .. } | StartFailure::Platform { .. } => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}

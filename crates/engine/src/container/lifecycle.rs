@@ -1,0 +1,202 @@
+//! Starting and ending: start, stop, restart, kill, wait.
+
+use std::time::Duration;
+
+use bulkhead_sandbox::{
+    AttachOptions, ClientError, LaunchError, LaunchOptions, Launched, StartFailure, Status, Stdio,
+    launch,
+};
+use bulkhead_types::{ExitStatus, Signal};
+
+use super::remove::{lock_container, runs};
+use super::{Container, ContainerError};
+use crate::Engine;
+use crate::error::Error;
+
+/// How to start a container.
+#[derive(Debug, Default)]
+pub struct StartOptions {
+    /// Connect these descriptors before the main process exists, so that no byte is missed.
+    pub attach: Option<(Stdio, AttachOptions)>,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub enum StartedContainer {
+    /// It was started now. The handle waits for its end and knows where the time went.
+    Launched(Box<Launched>),
+    /// It ran already (as in Docker no error); nothing was attached.
+    AlreadyRunning,
+}
+
+/// The flags of `stop` and `restart`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// `--signal`; else the container's, else `SIGTERM`.
+    pub signal: Option<Signal>,
+    /// `--timeout` in seconds, negative waits for ever; else the container's, else the configured.
+    pub timeout: Option<i64>,
+}
+
+impl Engine {
+    /// Starts a container. Returns once its main process has been executed.
+    ///
+    /// A container with `--rm` whose start fails is removed, as Docker does.
+    pub fn start(
+        &self,
+        container: &Container,
+        options: StartOptions,
+    ) -> Result<StartedContainer, Error> {
+        let id = container.id();
+        let held = lock_container(id, &container.dir)?;
+        if runs(id, &container.dir)? && container.state()?.status == Status::Running {
+            return Ok(StartedContainer::AlreadyRunning);
+        }
+        let options = LaunchOptions {
+            attach: options.attach,
+            program: self.sandbox_program.clone(),
+        };
+        match launch(&container.record.sandbox, &container.dir, options) {
+            Ok(launched) => Ok(StartedContainer::Launched(Box::new(launched))),
+            Err(LaunchError::Failed(StartFailure::AlreadyRunning)) => {
+                Ok(StartedContainer::AlreadyRunning)
+            }
+            Err(source) => {
+                drop(held);
+                if container.record.host.auto_remove {
+                    self.remove_dead(id)?;
+                }
+                Err(ContainerError::Launch {
+                    id: id.clone(),
+                    source: Box::new(source),
+                }
+                .into())
+            }
+        }
+    }
+
+    /// Asks the main process to end, and kills it when it does not within the timeout. Returns how
+    /// it ended; `None` when it did not run, which as in Docker is no error.
+    pub fn stop(
+        &self,
+        container: &Container,
+        options: StopOptions,
+    ) -> Result<Option<ExitStatus>, Error> {
+        let signal = options
+            .signal
+            .or(container.record.config.stop_signal)
+            .unwrap_or(Signal::TERM);
+        let timeout = self.stop_timeout(container, options.timeout);
+        let ended = if runs(container.id(), &container.dir)? {
+            match container.client()?.stop(signal, timeout) {
+                Ok(exit) => Some(exit.status),
+                Err(ClientError::NotRunning) => None,
+                Err(source) => {
+                    return Err(ContainerError::Client {
+                        id: container.id().clone(),
+                        source,
+                    }
+                    .into());
+                }
+            }
+        } else {
+            None
+        };
+        self.settle(container)?;
+        Ok(ended)
+    }
+
+    fn stop_timeout(&self, container: &Container, flag: Option<i64>) -> Option<Duration> {
+        match flag.or(container.record.config.stop_timeout) {
+            // Only negative numbers, which mean for ever, do not convert.
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+            None => Some(self.settings.stop_timeout),
+        }
+    }
+
+    /// Stops and starts again, detached.
+    pub fn restart(
+        &self,
+        container: &Container,
+        options: StopOptions,
+    ) -> Result<StartedContainer, Error> {
+        self.stop(container, options)?;
+        self.start(container, StartOptions::default())
+    }
+
+    /// Sends a signal to the main process; after `SIGKILL` waits for its end. `reference` is how the
+    /// user named it, for the message.
+    pub fn kill(
+        &self,
+        container: &Container,
+        reference: &str,
+        signal: Signal,
+    ) -> Result<(), Error> {
+        let id = container.id();
+        let not_running = || ContainerError::KillNotRunning {
+            name: reference.to_owned(),
+            id: id.clone(),
+        };
+        if !runs(id, &container.dir)? {
+            return Err(not_running().into());
+        }
+        let client = container.client()?;
+        let done = match signal {
+            Signal::KILL => client.stop(signal, None).map(|_| ()),
+            other => client.signal(other),
+        };
+        match done {
+            Ok(()) => {}
+            Err(
+                ClientError::NotRunning
+                | ClientError::Control(bulkhead_sandbox::ControlError::NotRunning),
+            ) => {
+                return Err(not_running().into());
+            }
+            Err(source) => {
+                return Err(ContainerError::Client {
+                    id: id.clone(),
+                    source,
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the container does not run, and says how it ended. One that never ran counts as
+    /// ended with 0, as in Docker.
+    pub fn wait(&self, container: &Container) -> Result<ExitStatus, Error> {
+        let client = container.client()?;
+        match client.wait() {
+            Ok(exit) => Ok(exit.status),
+            Err(ClientError::NotRunning) => {
+                Ok(container.state()?.exit.unwrap_or(ExitStatus::exited(0)))
+            }
+            Err(source) => Err(ContainerError::Client {
+                id: container.id().clone(),
+                source,
+            }
+            .into()),
+        }
+    }
+
+    /// To be called after a run has ended: with `--rm` the monitor has removed the directory, and
+    /// this gives up the name; where the monitor was killed this removes both.
+    pub fn settle(&self, container: &Container) -> Result<(), Error> {
+        if !container.record.host.auto_remove {
+            return Ok(());
+        }
+        if self.root.has(container.id()) {
+            if container
+                .state()
+                .is_ok_and(|state| state.status == Status::Exited)
+            {
+                self.remove_dead(container.id())?;
+            }
+        } else {
+            self.names.release(container.name(), container.id())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Mount points inside a container: `--tmpfs`, and the image's volumes.
+
+use bulkhead_sandbox::TmpfsMount;
+
+use super::OptionError;
+
+/// Anonymous volumes per container. Each is a virtio disk of its own with a thread in the sandbox;
+/// no image in practice declares more.
+pub const MAX_VOLUMES: usize = 16;
+
+/// What a tmpfs has unless its options say otherwise, as in Docker.
+const TMPFS_DEFAULTS: [&str; 3] = ["noexec", "nosuid", "nodev"];
+/// Flags and their opposites.
+const FLAGS: [(&str, &str); 9] = [
+    ("rw", "ro"),
+    ("exec", "noexec"),
+    ("suid", "nosuid"),
+    ("dev", "nodev"),
+    ("async", "sync"),
+    ("atime", "noatime"),
+    ("diratime", "nodiratime"),
+    ("relatime", "norelatime"),
+    ("strictatime", "nostrictatime"),
+];
+/// tmpfs's own options (tmpfs(5)).
+const VALUES: [&str; 7] = [
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "nr_inodes",
+    "nr_blocks",
+    "mpol",
+];
+
+/// Parses the `--tmpfs` flags; a later one for the same path wins.
+pub(super) fn tmpfs(flags: &[String]) -> Result<Vec<TmpfsMount>, OptionError> {
+    let mut mounts: Vec<TmpfsMount> = Vec::new();
+    for flag in flags {
+        let (path, options) = flag.split_once(':').unwrap_or((flag, ""));
+        let target = mount_point("tmpfs", path)?;
+        let options = tmpfs_options(options)?;
+        mounts.retain(|known| known.target != target);
+        mounts.push(TmpfsMount { target, options });
+    }
+    // Parents before what is mounted inside them.
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(mounts)
+}
+
+/// The defaults with `text` over them, contradictions resolved in favour of what comes later.
+fn tmpfs_options(text: &str) -> Result<String, OptionError> {
+    let mut merged: Vec<&str> = TMPFS_DEFAULTS.to_vec();
+    for option in text.split(',').filter(|option| !option.is_empty()) {
+        let bad = || OptionError::TmpfsOption(option.chars().take(100).collect());
+        if let Some((key, value)) = option.split_once('=') {
+            if !VALUES.contains(&key) || value.is_empty() || value.contains('\0') {
+                return Err(bad());
+            }
+            merged.retain(|known| known.split_once('=').map(|(k, _)| k) != Some(key));
+        } else {
+            let (yes, no) = FLAGS
+                .iter()
+                .find(|(a, b)| *a == option || *b == option)
+                .ok_or_else(bad)?;
+            merged.retain(|known| known != yes && known != no);
+        }
+        merged.push(option);
+    }
+    Ok(merged.join(","))
+}
+
+/// The targets of anonymous volumes: the image's, each once, without those that a tmpfs covers.
+pub(super) fn volume_targets(
+    image: &[String],
+    tmpfs: &[TmpfsMount],
+) -> Result<Vec<String>, OptionError> {
+    let mut targets = Vec::new();
+    for path in image {
+        let target = mount_point("volume", path)?;
+        if !targets.contains(&target) && !tmpfs.iter().any(|mount| mount.target == target) {
+            targets.push(target);
+        }
+    }
+    if targets.len() > MAX_VOLUMES {
+        return Err(OptionError::TooManyVolumes(targets.len(), MAX_VOLUMES));
+    }
+    targets.sort();
+    Ok(targets)
+}
+
+fn mount_point(what: &'static str, path: &str) -> Result<String, OptionError> {
+    let bad = |reason| OptionError::MountPoint {
+        what,
+        path: path.chars().take(200).collect(),
+        reason,
+    };
+    if path.contains('\0') {
+        return Err(bad("it contains a NUL byte"));
+    }
+    if !path.starts_with('/') {
+        return Err(bad("it must be an absolute path"));
+    }
+    let clean = clean_path(path);
+    if clean == "/" {
+        return Err(bad("it cannot be '/'"));
+    }
+    Ok(clean)
+}
+
+/// An absolute path without empty, `.` and `..` components, as Go's `path.Clean` has it.
+pub(super) fn clean_path(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tmpfs_options_override_the_defaults() {
+        for (flag, target, options) in [
+            ("/run", "/run", "noexec,nosuid,nodev"),
+            ("/a/../b/:exec,size=1m", "/b", "nosuid,nodev,exec,size=1m"),
+            (
+                "/t:size=1m,size=2m,ro,rw",
+                "/t",
+                "noexec,nosuid,nodev,size=2m,rw",
+            ),
+        ] {
+            let mounts = tmpfs(&[flag.to_owned()]).unwrap();
+            assert_eq!(
+                mounts,
+                [TmpfsMount {
+                    target: target.into(),
+                    options: options.into()
+                }],
+                "{flag}"
+            );
+        }
+        for bad in [
+            "run",
+            "/",
+            "/a/..",
+            "",
+            "/x:colour=red",
+            "/x:bind",
+            "/x:size=",
+        ] {
+            assert!(tmpfs(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_unique_sorted_and_yield_to_tmpfs() {
+        let mounts = tmpfs(&["/cache".into()]).unwrap();
+        let image: Vec<String> = ["/z", "/a/b", "/a", "/a/", "/cache"]
+            .map(String::from)
+            .into();
+        assert_eq!(
+            volume_targets(&image, &mounts).unwrap(),
+            ["/a", "/a/b", "/z"]
+        );
+        assert!(volume_targets(&["data".into()], &[]).is_err());
+        assert!(volume_targets(&["/".into()], &[]).is_err());
+        let many: Vec<String> = (0..17).map(|n| format!("/v{n}")).collect();
+        assert!(matches!(
+            volume_targets(&many, &[]),
+            Err(OptionError::TooManyVolumes(17, 16))
+        ));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a caller may ask for when it creates a container: one field for each flag of `docker create`.
+
+use std::collections::BTreeMap;
+
+use bulkhead_types::{ByteSize, ContainerName, Isolation, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+
+/// The flags of `create` and `run`, parsed but not yet merged with an image's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateOptions {
+    /// Image reference or identifier, as typed.
+    pub image: String,
+    /// What follows the image: replaces the image's command.
+    pub command: Vec<String>,
+    /// `--name`; `None` chooses one.
+    pub name: Option<ContainerName>,
+    /// `--entrypoint`; an empty string clears the image's.
+    pub entrypoint: Option<String>,
+    /// `-e` and `--env-file`: `KEY=value`, or `KEY` alone to remove it.
+    pub env: Vec<String>,
+    /// `-u`: `user[:group]`.
+    pub user: Option<String>,
+    /// `-w`.
+    pub workdir: Option<String>,
+    /// `--hostname`; `None` is the short identifier.
+    pub hostname: Option<String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `-i`: keep stdin open.
+    pub interactive: bool,
+    /// `-t`.
+    pub tty: bool,
+    /// `-d`: nobody attaches at start. Kept for `inspect` (`AttachStdout` and friends).
+    pub detach: bool,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `--memory`.
+    pub memory: Option<ByteSize>,
+    /// `--cpus`.
+    pub cpus: Option<f64>,
+    /// `--disk`: size of the writable layer and of each anonymous volume.
+    pub disk: Option<ByteSize>,
+    /// `--shm-size`.
+    pub shm_size: Option<ByteSize>,
+    /// `--init`.
+    pub init: bool,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `--tmpfs`: `path[:options]`.
+    pub tmpfs: Vec<String>,
+    /// `--cap-add`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// `--ulimit`: `name=soft[:hard]`.
+    pub ulimits: Vec<String>,
+    /// `--stop-signal`.
+    pub stop_signal: Option<Signal>,
+    /// `--stop-timeout` in seconds; negative waits for ever.
+    pub stop_timeout: Option<i64>,
+    /// `--isolation`.
+    pub isolation: Option<Isolation>,
+}
+
+/// A flag or an image setting that cannot be honoured. Messages are Docker's where Docker has one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionError {
+    /// Neither flags nor image say what to run.
+    #[error("no command specified")]
+    NoCommand,
+    /// A relative working directory.
+    #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
+    Workdir(String),
+    /// Not a host name.
+    #[error("invalid hostname format: {0}")]
+    Hostname(String),
+    /// An entry without a name, or with a NUL byte.
+    #[error("invalid environment variable: {0}")]
+    Env(String),
+    /// Under Docker's minimum.
+    #[error("minimum memory limit allowed is 6MB")]
+    MemoryTooSmall,
+    /// More than an address space.
+    #[error("memory limit of {0} bytes is more than a compartment can have")]
+    MemoryTooLarge(u64),
+    /// Outside of what the file system can be.
+    #[error("invalid disk size of {0} bytes: the range is 32m to 16t")]
+    DiskSize(u64),
+    /// Outside of what the host has.
+    #[error("range of CPUs is from 0.01 to {0}.00, as there are only {0} CPUs available")]
+    Cpus(usize),
+    /// Not a capability.
+    #[error("invalid {flag}: unknown capability: \"{name}\"")]
+    Capability {
+        /// `CapAdd` or `CapDrop`.
+        flag: &'static str,
+        /// As typed.
+        name: String,
+    },
+    /// Not `name=soft[:hard]`.
+    #[error("invalid ulimit argument: {0}")]
+    UlimitSyntax(String),
+    /// Not a resource.
+    #[error("invalid ulimit type: {0}")]
+    UlimitName(String),
+    /// The soft limit is above the hard one.
+    #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
+    UlimitOrder {
+        /// As typed.
+        soft: i64,
+        /// As typed.
+        hard: i64,
+    },
+    /// A path that cannot be a mount point.
+    #[error("invalid {what} destination '{path}': {reason}")]
+    MountPoint {
+        /// `tmpfs` or `volume`.
+        what: &'static str,
+        /// As written.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option that tmpfs does not know.
+    #[error("invalid tmpfs option \"{0}\"")]
+    TmpfsOption(String),
+    /// More anonymous volumes than disks fit in a guest.
+    #[error("the image declares {0} volumes, at most {1} are supported")]
+    TooManyVolumes(usize, usize),
+    /// The image's own configuration names a signal that does not exist.
+    #[error("invalid stop signal '{0}' in the image's configuration")]
+    StopSignal(String),
+    /// A NUL byte in the command.
+    #[error("invalid command: an argument contains a NUL byte")]
+    NulInCommand,
+    /// Isolation that cannot run here was asked for by name.
+    #[error("isolation '{isolation}' does not work here: {reason}")]
+    Isolation {
+        /// As asked.
+        isolation: Isolation,
+        /// From the probe.
+        reason: String,
+    },
+}
+
+impl OptionError {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Isolation { .. } => ErrorKind::Unavailable,
+            _ => ErrorKind::InvalidInput,
+        }
+    }
+}

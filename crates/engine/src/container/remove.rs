@@ -1,0 +1,166 @@
+//! `rm`: a container's directory goes, and with it its disks, logs and name.
+
+use std::fs::File;
+use std::path::Path;
+
+use bulkhead_sandbox::{ClientError, Status, is_running, read_state};
+use bulkhead_types::{ContainerId, Signal};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{ContainerError, Record};
+use crate::Engine;
+use crate::error::Error;
+use crate::root::lock;
+
+/// The flags of `rm`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// `-f`: kill it first if it runs.
+    pub force: bool,
+    /// `-v`: remove anonymous volumes too. They are disks inside the container's directory and go
+    /// with it in any case, so this changes nothing.
+    pub volumes: bool,
+}
+
+impl Engine {
+    /// Removes the container that `reference` names, even one whose record is damaged.
+    pub fn remove(&self, reference: &str, options: RemoveOptions) -> Result<ContainerId, Error> {
+        let id = self.find_id(reference)?;
+        let dir = self.root.container(&id);
+        if options.force {
+            kill(&id, &dir)?;
+        }
+        let held = lock_container(&id, &dir)?;
+        if runs(&id, &dir)? {
+            let name = Record::read(&dir).ok().flatten().map(|record| record.name);
+            return Err(match name {
+                Some(name) => ContainerError::RemoveRunning(name).into(),
+                None => ContainerError::DidNotStop(id).into(),
+            });
+        }
+        self.discard_locked(&id, &held)?;
+        Ok(id)
+    }
+
+    /// Removes a container that is certainly not wanted any more, if it does not run and nobody is
+    /// working on it.
+    pub(crate) fn remove_dead(&self, id: &ContainerId) -> Result<bool, Error> {
+        let dir = self.root.container(id);
+        let Ok(held) = lock(&dir, FlockArg::LockExclusiveNonblock) else {
+            return Ok(false);
+        };
+        if is_running(&dir).unwrap_or(true) {
+            return Ok(false);
+        }
+        self.discard_locked(id, &held)?;
+        Ok(true)
+    }
+
+    fn discard_locked(&self, id: &ContainerId, _held: &Flock<File>) -> Result<(), ContainerError> {
+        let dir = self.root.container(id);
+        let name = Record::read(&dir).ok().flatten().map(|record| record.name);
+        discard::discard(&dir)?;
+        match name {
+            Some(name) => self.names.release(&name, id)?,
+            None => self.names.sweep(|owner| self.root.has(owner))?,
+        }
+        Ok(())
+    }
+}
+
+/// Takes the container's own lock: whoever starts or removes it holds it meanwhile.
+pub(super) fn lock_container(id: &ContainerId, dir: &Path) -> Result<Flock<File>, ContainerError> {
+    let gone = || ContainerError::NotFound(id.to_string());
+    let held = match lock(dir, FlockArg::LockExclusive) {
+        Ok(held) => held,
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Err(gone()),
+        Err(e) => return Err(e.into()),
+    };
+    // Whoever had the lock before may have removed what we have locked.
+    if !dir.exists() {
+        return Err(gone());
+    }
+    Ok(held)
+}
+
+/// Whether its sandbox is there. Asks the lock, not the state: a dying sandbox counts.
+pub(super) fn runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError> {
+    is_running(dir).map_err(|source| ContainerError::State {
+        id: id.clone(),
+        source: bulkhead_sandbox::StateError::Lock {
+            path: dir.to_owned(),
+            source,
+        },
+    })
+}
+
+fn kill(id: &ContainerId, dir: &Path) -> Result<(), ContainerError> {
+    if !runs(id, dir)? {
+        return Ok(());
+    }
+    let client = |source| ContainerError::Client {
+        id: id.clone(),
+        source,
+    };
+    let sandbox = match bulkhead_sandbox::Client::open(dir) {
+        Err(ClientError::Directory { .. }) => return Ok(()),
+        other => other.map_err(client)?,
+    };
+    match sandbox.stop(Signal::KILL, None) {
+        Ok(_) | Err(ClientError::NotRunning | ClientError::Directory { .. }) => Ok(()),
+        // A sandbox that does not answer is killed by the pid that it recorded: when it is gone, the
+        // kernel ends every process of its compartment.
+        Err(error) => {
+            let state = read_state(dir)
+                .ok()
+                .filter(|state| state.status == Status::Running);
+            match state.filter(|state| state.pid > 1 && is_running(dir).unwrap_or(false)) {
+                Some(state) => {
+                    let _ = nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(state.pid),
+                        nix::sys::signal::SIGKILL,
+                    );
+                    sandbox.wait().map(|_| ()).map_err(client)
+                }
+                None => Err(client(error)),
+            }
+        }
+    }
+}
+
+pub(super) mod discard {
+    //! Making a directory disappear at once, then for good.
+
+    use std::fs;
+    use std::io;
+    use std::path::Path;
+
+    use crate::error::FileError;
+
+    /// Of directories that are being deleted; no identifier begins with it.
+    pub(crate) const PREFIX: &str = ".removed-";
+
+    /// From the rename on the container does not exist; a crash later leaves only what a sweep removes.
+    pub(crate) fn discard(dir: &Path) -> Result<(), FileError> {
+        let name = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let doomed = dir.with_file_name(format!("{PREFIX}{name}"));
+        match fs::rename(dir, &doomed) {
+            Ok(()) => remove_tree(&doomed),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(FileError::at("remove directory", dir)(e)),
+        }
+    }
+
+    /// As `rm -rf`; that someone else is at it too is fine.
+    pub(crate) fn remove_tree(dir: &Path) -> Result<(), FileError> {
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::at("remove directory", dir)(e))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The crate's error, a small kind for callers that must decide, and hints for people.
+//!
+//! Every module has an enum of its own; this one gathers them at the edge, so that a front end
+//! matches on [`ErrorKind`] and never on text.
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_types::exit_code;
+
+use crate::container::ContainerError;
+use crate::disk::DiskError;
+use crate::guest::GuestError;
+use crate::settings::SettingsError;
+
+/// What went wrong in an engine call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration files or the root directory.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A container, or what was asked of it.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A writable disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Guest kernel, agent or initramfs.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// A file of the engine's own state.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No image of that name.
+    #[error("No such image: {0}")]
+    NoSuchImage(String),
+    /// The image store.
+    #[error(transparent)]
+    Store(#[from] bulkhead_image::StoreError),
+}
+
+/// Why a call failed, coarsely: enough to choose an exit code, an HTTP status or a next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No such container, image or execution.
+    NotFound,
+    /// The object's state or name forbids it.
+    Conflict,
+    /// A value that the caller gave is not acceptable.
+    InvalidInput,
+    /// The command in the container was not found (exit code 127).
+    CommandNotFound,
+    /// The command in the container cannot be executed (exit code 126).
+    CommandNotExecutable,
+    /// Something that this host must provide is missing: platform, kernel, agent, a tool.
+    Unavailable,
+    /// The file system refused for want of permission.
+    PermissionDenied,
+    /// No room left on the file system.
+    NoSpace,
+    /// Another machine (a registry) or the network failed.
+    Remote,
+    /// Anything else.
+    Internal,
+}
+
+impl From<bulkhead_image::ErrorKind> for ErrorKind {
+    fn from(kind: bulkhead_image::ErrorKind) -> Self {
+        use bulkhead_image::ErrorKind as Image;
+        match kind {
+            Image::NotFound => Self::NotFound,
+            Image::Conflict => Self::Conflict,
+            Image::InvalidInput | Image::Ambiguous => Self::InvalidInput,
+            Image::Denied => Self::PermissionDenied,
+            Image::NoSpace => Self::NoSpace,
+            Image::Unauthorized | Image::RateLimited | Image::Unavailable => Self::Remote,
+            Image::Unsupported => Self::Unavailable,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl Error {
+    /// The coarse reason.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Settings(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::Disk(error) => error.kind(),
+            Self::Guest(error) => error.kind(),
+            Self::File(error) => error.kind(),
+            Self::NoSuchImage(_) => ErrorKind::NotFound,
+            Self::Store(error) => error.kind().into(),
+        }
+    }
+
+    /// What a person can do about it, where we know: one sentence, ready to be shown.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Settings(error) => error.hint(),
+            Self::Container(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
+            Self::Guest(error) => error.hint(),
+            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::NoSuchImage(_) => None,
+            Self::File(error) => match error.kind() {
+                ErrorKind::PermissionDenied => Some(
+                    "choose a directory of your own with --root or BULKHEAD_ROOT".to_owned(),
+                ),
+                ErrorKind::NoSpace => {
+                    Some("free space on that file system; 'bulkhead container prune' and 'bulkhead image prune' remove what is unused".to_owned())
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// The exit code of `run`, `exec` and `start -a` for this failure (Docker CLI reference,
+    /// "docker run: exit status"); other verbs exit with 1.
+    pub fn run_exit_code(&self) -> u8 {
+        match self.kind() {
+            ErrorKind::CommandNotFound => exit_code::NOT_FOUND,
+            ErrorKind::CommandNotExecutable => exit_code::NOT_EXECUTABLE,
+            _ => exit_code::ENGINE,
+        }
+    }
+}
+
+/// A failed operation on a file or directory of the engine's own.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    /// Verb and object, for example `create directory`.
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// The system's answer.
+    #[source]
+    pub source: std::io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: attaches what was being done to which file.
+    pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The coarse reason.
+    pub fn kind(&self) -> ErrorKind {
+        io_kind(&self.source)
+    }
+}
+
+/// The coarse reason of a system error.
+pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::PermissionDenied
+        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+        _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_missing_right_are_told_apart() {
+        let error = |kind: std::io::ErrorKind| {
+            Error::from(FileError {
+                action: "write",
+                path: "/x".into(),
+                source: kind.into(),
+            })
+        };
+        assert_eq!(
+            error(std::io::ErrorKind::StorageFull).kind(),
+            ErrorKind::NoSpace
+        );
+        assert_eq!(
+            error(std::io::ErrorKind::PermissionDenied).kind(),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(error(std::io::ErrorKind::Other).kind(), ErrorKind::Internal);
+        assert!(error(std::io::ErrorKind::StorageFull).hint().is_some());
+        assert_eq!(
+            error(std::io::ErrorKind::StorageFull).run_exit_code(),
+            exit_code::ENGINE
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Images where containers come in: use, removal, pruning.
+
+use bulkhead_image::{Image, ImageUse, PruneFilter, Pruned, Reference, Removed, StoreError};
+use bulkhead_sandbox::Status;
+use bulkhead_types::Digest;
+use jiff::Timestamp;
+
+use crate::Engine;
+use crate::container::{ContainerError, Filters};
+use crate::error::Error;
+use crate::time::parse_time;
+
+impl Engine {
+    /// The image with this name, identifier or digest. A missing one is an error of kind
+    /// `NotFound` with Docker's words.
+    pub fn image(&self, text: &str) -> Result<Image, Error> {
+        self.store()?.resolve(text).map_err(|error| match error {
+            StoreError::NotFound(_) => Error::NoSuchImage(familiar(text)),
+            other => other.into(),
+        })
+    }
+
+    /// The identifier of an image, if there is one of that name.
+    pub(crate) fn image_id(&self, text: &str) -> Option<Digest> {
+        self.store().ok()?.resolve(text).ok().map(|image| image.id)
+    }
+
+    /// Removes a name, or an image with all its names; images that containers use are protected as
+    /// in Docker.
+    pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        let uses = || self.image_uses();
+        self.store()?
+            .remove(text, force, &uses)
+            .map_err(|error| match error {
+                StoreError::NotFound(_) => Error::NoSuchImage(familiar(text)),
+                other => other.into(),
+            })
+    }
+
+    /// Removes images without a name, with `all` every image that no container uses. Filters:
+    /// `until`, `label`, `label!`, `dangling`.
+    pub fn prune_images(&self, all: bool, filters: &Filters) -> Result<Pruned, Error> {
+        let mut filter = if all {
+            PruneFilter::Unused
+        } else {
+            PruneFilter::Dangling
+        };
+        let mut until: Option<Timestamp> = None;
+        for (name, value) in filters.iter() {
+            let bad = |name| ContainerError::FilterValue {
+                name,
+                value: value.to_owned(),
+            };
+            match (name, value) {
+                ("dangling", "true" | "1") => filter = PruneFilter::Dangling,
+                ("dangling", "false" | "0") => filter = PruneFilter::Unused,
+                ("dangling", _) => return Err(bad("dangling").into()),
+                ("until", _) => {
+                    until = Some(parse_time(value, Timestamp::now()).ok_or_else(|| bad("until"))?);
+                }
+                ("label" | "label!", _) => {}
+                (other, _) => return Err(ContainerError::FilterName(other.to_owned()).into()),
+            }
+        }
+        let also = |image: &Image| {
+            let labels = image
+                .config
+                .config()
+                .as_ref()
+                .and_then(|config| config.labels().clone());
+            let has = |text: &str| {
+                let (key, wanted) = text
+                    .split_once('=')
+                    .map_or((text, None), |(k, v)| (k, Some(v)));
+                let value = labels.as_ref().and_then(|labels| labels.get(key));
+                value.is_some_and(|value| wanted.is_none_or(|wanted| wanted == value))
+            };
+            until.is_none_or(|until| image.created.is_none_or(|created| created < until))
+                && filters.values("label").all(has)
+                && !filters.values("label!").any(has)
+        };
+        Ok(self.store()?.prune(filter, &|| self.image_uses(), &also)?)
+    }
+
+    /// Which containers hold on to which images.
+    pub fn image_uses(&self) -> Vec<ImageUse> {
+        let containers = self.containers().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list containers");
+            Vec::new()
+        });
+        containers
+            .iter()
+            .map(|container| ImageUse {
+                image: container.record().image_id.clone(),
+                container: container.id().short().to_owned(),
+                running: container
+                    .state()
+                    .is_ok_and(|state| state.status == Status::Running),
+            })
+            .collect()
+    }
+}
+
+/// `debian` is shown as `debian:latest`, as Docker does.
+fn familiar(text: &str) -> String {
+    text.parse::<Reference>()
+        .map_or_else(|_| text.to_owned(), |reference| reference.familiar())
+}

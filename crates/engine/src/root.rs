@@ -1,0 +1,98 @@
+//! The layout of the state directory.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bulkhead_types::ContainerId;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::FileError;
+
+/// Paths below the state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    path: PathBuf,
+}
+
+impl Root {
+    /// Opens the directory, making what is missing. When everything is there this costs one system call.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, FileError> {
+        let root = Self { path };
+        // Made last, so its presence says that the others are there.
+        let last = root.names();
+        if !last.is_dir() {
+            for dir in [root.path.clone(), root.containers(), root.cache(), last] {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&dir)
+                    .map_err(FileError::at("create directory", &dir))?;
+            }
+        }
+        Ok(root)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.path.join("containers")
+    }
+
+    pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    pub(crate) fn names(&self) -> PathBuf {
+        self.path.join("names")
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    /// Whether a container's directory exists, finished or not.
+    pub(crate) fn has(&self, id: &ContainerId) -> bool {
+        fs::symlink_metadata(self.container(id)).is_ok()
+    }
+
+    /// Held by everyone who creates a container, so that a sweep can tell what was abandoned from
+    /// what is not finished yet.
+    pub(crate) fn creating(&self) -> Result<Flock<File>, FileError> {
+        lock(&self.containers(), FlockArg::LockShared)
+    }
+
+    /// Held by a sweep; `None` while anybody creates.
+    pub(crate) fn sweeping(&self) -> Result<Option<Flock<File>>, FileError> {
+        match lock(&self.containers(), FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(e) if e.source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The identifiers for which there is a directory, finished or not, in no order.
+    pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, FileError> {
+        let dir = self.containers();
+        let entries = fs::read_dir(&dir).map_err(FileError::at("read directory", &dir))?;
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+}
+
+/// A lock on a directory, released on drop.
+pub(crate) fn lock(dir: &Path, how: FlockArg) -> Result<Flock<File>, FileError> {
+    let mut file = File::open(dir).map_err(FileError::at("open directory", dir))?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((same, nix::errno::Errno::EINTR)) => file = same,
+            Err((_, e)) => return Err(FileError::at("lock", dir)(e.into())),
+        }
+    }
+}

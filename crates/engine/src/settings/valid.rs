@@ -1,0 +1,299 @@
+//! The configuration as the engine uses it: validated, defaults filled in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulkhead_types::{ByteSize, Isolation};
+
+use super::written::Written;
+use super::{EngineConfig, SettingsError};
+use crate::container::limits::{MIN_DISK, MIN_MEMORY};
+
+/// Validated configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// State directory, where a configuration file names one.
+    pub root: Option<PathBuf>,
+    /// `host[:port]` of registries spoken to over plain HTTP; loopback needs no entry.
+    pub insecure_registries: Vec<String>,
+    /// Platform for containers that name none; `None` takes the best that works.
+    pub isolation: Option<Isolation>,
+    /// Guest memory of a container without `--memory`.
+    pub memory: ByteSize,
+    /// Size of the writable disk of a container without `--disk`.
+    pub disk_size: ByteSize,
+    /// Guest kernel that replaces the search.
+    pub kernel: Option<PathBuf>,
+    /// Agent binary that replaces the search.
+    pub agent: Option<PathBuf>,
+    /// Keys that detach a client from a terminal, in Docker's notation.
+    pub detach_keys: String,
+    /// Time between the stop signal and the kill.
+    pub stop_timeout: Duration,
+    /// Limits of container logs.
+    pub log: LogLimits,
+}
+
+/// How much of a container's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Bytes on disk for one container, over both of its log files.
+    pub max_size: ByteSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root: None,
+            insecure_registries: Vec::new(),
+            isolation: None,
+            memory: ByteSize(512 << 20),
+            disk_size: ByteSize(10 << 30),
+            kernel: None,
+            agent: None,
+            detach_keys: "ctrl-p,ctrl-q".to_owned(),
+            stop_timeout: Duration::from_secs(10),
+            log: LogLimits {
+                max_size: ByteSize(32 << 20),
+            },
+        }
+    }
+}
+
+/// A log file smaller than this would rotate on almost every write.
+const MIN_LOG: ByteSize = ByteSize(64 << 10);
+
+impl Settings {
+    /// Reads the configuration files that apply: the one given, or the machine's and the user's.
+    pub(crate) fn load(config: &EngineConfig) -> Result<Self, SettingsError> {
+        if let Some(path) = &config.config_file {
+            let written = read(path)?.ok_or_else(|| SettingsError::Read {
+                path: path.clone(),
+                source: std::io::ErrorKind::NotFound.into(),
+            })?;
+            return Self::validate(&written, path);
+        }
+        let environment = &config.environment;
+        let files = [environment.system_config.clone(), environment.user_config()];
+        let mut merged: Option<Written> = None;
+        for path in files.into_iter().flatten() {
+            if let Some(written) = read(&path)? {
+                // Each file is checked by itself, so that an error names the file it is in.
+                Self::validate(&written, &path)?;
+                merged = Some(match merged {
+                    Some(earlier) => written.over(earlier),
+                    None => written,
+                });
+            }
+        }
+        match merged {
+            Some(written) => Self::validate(&written, Path::new("config.toml")),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn validate(written: &Written, path: &Path) -> Result<Self, SettingsError> {
+        let bad = |key: &'static str, reason: String| SettingsError::Value {
+            path: path.to_owned(),
+            key,
+            reason,
+        };
+        let size =
+            |key: &'static str, text: &Option<String>, default: ByteSize, least: ByteSize| {
+                let Some(text) = text else { return Ok(default) };
+                let size: ByteSize = text
+                    .parse()
+                    .map_err(|e: bulkhead_types::ParseByteSizeError| bad(key, e.to_string()))?;
+                if size < least {
+                    return Err(bad(
+                        key,
+                        format!("{text} is less than the minimum of {} bytes", least.0),
+                    ));
+                }
+                Ok(size)
+            };
+        let absolute = |key: &'static str, value: &Option<PathBuf>| match value {
+            Some(p) if !p.is_absolute() => Err(bad(key, "must be an absolute path".to_owned())),
+            other => Ok(other.clone()),
+        };
+        let defaults = Self::default();
+        let isolation = match &written.isolation {
+            Some(text) => Some(
+                text.parse::<Isolation>()
+                    .map_err(|e| bad("isolation", e.to_string()))?,
+            ),
+            None => None,
+        };
+        let insecure_registries = written.insecure_registries.clone().unwrap_or_default();
+        if let Some(entry) = insecure_registries.iter().find(|e| !is_registry(e)) {
+            return Err(bad(
+                "insecure-registries",
+                format!("'{entry}' is not of the form host or host:port"),
+            ));
+        }
+        let detach_keys = written.detach_keys.clone().unwrap_or(defaults.detach_keys);
+        parse_detach_keys(&detach_keys).map_err(|reason| bad("detach-keys", reason))?;
+        Ok(Self {
+            root: absolute("root", &written.root)?,
+            insecure_registries,
+            isolation,
+            memory: size("memory", &written.memory, defaults.memory, MIN_MEMORY)?,
+            disk_size: size(
+                "disk-size",
+                &written.disk_size,
+                defaults.disk_size,
+                MIN_DISK,
+            )?,
+            kernel: absolute("kernel", &written.kernel)?,
+            agent: absolute("agent", &written.agent)?,
+            detach_keys,
+            stop_timeout: written
+                .stop_timeout
+                .map_or(defaults.stop_timeout, Duration::from_secs),
+            log: LogLimits {
+                max_size: size(
+                    "log.max-size",
+                    &written.log.max_size,
+                    defaults.log.max_size,
+                    MIN_LOG,
+                )?,
+            },
+        })
+    }
+}
+
+/// Most machines have neither file, so a missing one costs one failed open and nothing else.
+fn read(path: &Path) -> Result<Option<Written>, SettingsError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text)
+            .map(Some)
+            .map_err(|source| SettingsError::Syntax {
+                path: path.to_owned(),
+                source: Box::new(source),
+            }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SettingsError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn is_registry(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+}
+
+/// Docker's notation: comma-separated single characters or `ctrl-` with a letter or one of `@[\]^_`.
+/// Returns the bytes that a terminal sends for them.
+pub(crate) fn parse_detach_keys(text: &str) -> Result<Vec<u8>, String> {
+    text.split(',')
+        .map(|key| {
+            let bytes = key.as_bytes();
+            match (key.strip_prefix("ctrl-").map(str::as_bytes), bytes) {
+                (Some([c @ b'a'..=b'z']), _) => Ok(c - b'a' + 1),
+                (Some([c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]), _) => Ok(c - b'@'),
+                (None, [c]) if c.is_ascii_graphic() => Ok(*c),
+                _ => Err(format!("unknown key '{key}'")),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Environment;
+
+    fn load(system: Option<&str>, user: Option<&str>) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let system_path = dir.path().join("system.toml");
+        if let Some(text) = system {
+            std::fs::write(&system_path, text).unwrap();
+        }
+        if let Some(text) = user {
+            std::fs::create_dir_all(dir.path().join("bulkhead")).unwrap();
+            std::fs::write(dir.path().join("bulkhead/config.toml"), text).unwrap();
+        }
+        let environment = Environment {
+            system_config: Some(system_path),
+            config_home: Some(dir.path().to_owned()),
+            ..Default::default()
+        };
+        Settings::load(&EngineConfig {
+            root: None,
+            config_file: None,
+            environment,
+        })
+    }
+
+    #[test]
+    fn no_file_means_defaults() {
+        assert_eq!(load(None, None).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn the_users_keys_win_over_the_machines() {
+        let settings = load(
+            Some("memory = '1g'\ndisk-size = '2g'\ninsecure-registries = ['a:5000']\n[log]\nmax-size = '1m'"),
+            Some("memory = '256m'\nisolation = 'user-mode'\nstop-timeout = 3"),
+        )
+        .unwrap();
+        assert_eq!(settings.memory, ByteSize(256 << 20));
+        assert_eq!(settings.disk_size, ByteSize(2 << 30));
+        assert_eq!(settings.insecure_registries, ["a:5000"]);
+        assert_eq!(settings.isolation, Some(Isolation::UserMode));
+        assert_eq!(settings.stop_timeout, Duration::from_secs(3));
+        assert_eq!(settings.log.max_size, ByteSize(1 << 20));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_and_names_the_key() {
+        for (text, expected) in [
+            ("memroy = '1g'", "memroy"),
+            ("[log]\nsize = '1m'", "size"),
+            ("memory = 512", "string"),
+            ("memory = '1m'", "memory"),
+            ("memory = 'lots'", "memory"),
+            ("disk-size = '1m'", "disk-size"),
+            ("isolation = 'docker'", "isolation"),
+            ("kernel = 'vmlinux'", "kernel"),
+            ("detach-keys = 'ctrl-ctrl'", "detach-keys"),
+            ("insecure-registries = ['http://a']", "insecure-registries"),
+            ("log = { max-size = '1' }", "log.max-size"),
+            ("memory = ", "config.toml"),
+        ] {
+            let error = load(None, Some(text)).unwrap_err();
+            let source = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let chain = format!("{error}: {source}");
+            assert!(chain.contains(expected), "{text}: {chain}");
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_configuration_file_that_was_named_must_exist() {
+        let config = EngineConfig {
+            root: None,
+            config_file: Some("/nonexistent/config.toml".into()),
+            environment: Environment::default(),
+        };
+        assert!(matches!(
+            Settings::load(&config),
+            Err(SettingsError::Read { .. })
+        ));
+    }
+
+    #[test]
+    fn detach_keys_become_the_bytes_a_terminal_sends() {
+        assert_eq!(parse_detach_keys("ctrl-p,ctrl-q").unwrap(), [16, 17]);
+        assert_eq!(parse_detach_keys("a,ctrl-],ctrl-@").unwrap(), [b'a', 29, 0]);
+        for bad in ["", "ctrl-", "ctrl-é", "ab", "ctrl-p,", "ctrl-P"] {
+            assert!(parse_detach_keys(bad).is_err(), "{bad}");
+        }
+    }
+}
