@@ -1,12 +1,13 @@
 //! Starting and ending: start, stop, restart, kill, wait.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bulkhead_sandbox::{
     AttachOptions, ClientError, LaunchError, LaunchOptions, Launched, StartFailure, Status, Stdio,
     launch,
 };
-use bulkhead_types::{ExitStatus, Signal};
+use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
 use super::remove::{lock_container, runs};
 use super::{Container, ContainerError};
@@ -18,6 +19,8 @@ use crate::error::Error;
 pub struct StartOptions {
     /// Connect these descriptors before the main process exists, so that no byte is missed.
     pub attach: Option<(Stdio, AttachOptions)>,
+    /// Size of the terminal that attaches; a program asks for it before we could resize it.
+    pub terminal_size: Option<TerminalSize>,
 }
 
 /// A container that runs.
@@ -52,11 +55,16 @@ impl Engine {
         if runs(id, &container.dir)? && container.state()?.status == Status::Running {
             return Ok(StartedContainer::AlreadyRunning);
         }
+        let terminal_size = options.terminal_size;
         let options = LaunchOptions {
             attach: options.attach,
             program: self.sandbox_program.clone(),
         };
-        match launch(&container.record.sandbox, &container.dir, options) {
+        let mut spec = Cow::Borrowed(&container.record.sandbox);
+        if spec.process.terminal && terminal_size.is_some() {
+            spec.to_mut().process.terminal_size = terminal_size;
+        }
+        match launch(&spec, &container.dir, options) {
             Ok(launched) => Ok(StartedContainer::Launched(Box::new(launched))),
             Err(LaunchError::Failed(StartFailure::AlreadyRunning)) => {
                 Ok(StartedContainer::AlreadyRunning)

@@ -48,6 +48,8 @@ pub struct Summary {
     pub labels: BTreeMap<String, String>,
     /// Targets of volumes and tmpfs.
     pub mounts: Vec<String>,
+    /// How many of them are anonymous volumes.
+    pub local_volumes: usize,
     /// Bytes that the writable disks take on the host, with [`ListOptions::size`].
     pub size: Option<u64>,
 }
@@ -101,6 +103,7 @@ fn summary(container: &Container, state: &State, now: Timestamp, size: bool) -> 
         status: status_text(state, now),
         labels: record.config.labels.clone(),
         mounts: volumes.chain(tmpfs).collect(),
+        local_volumes: record.sandbox.volumes.len(),
         size: size.then(|| container.disk_usage()),
     }
 }

@@ -188,7 +188,7 @@ fn is_registry(text: &str) -> bool {
 
 /// Docker's notation: comma-separated single characters or `ctrl-` with a letter or one of `@[\]^_`.
 /// Returns the bytes that a terminal sends for them.
-pub(crate) fn parse_detach_keys(text: &str) -> Result<Vec<u8>, String> {
+pub fn parse_detach_keys(text: &str) -> Result<Vec<u8>, String> {
     text.split(',')
         .map(|key| {
             let bytes = key.as_bytes();
