@@ -23,3 +23,4 @@ pub use virtio::queue::{
     Buffers, Chain, Notifier, QueueError, RingLayout, VIRTIO_F_RING_EVENT_IDX, VirtQueue,
 };
 pub use virtio::rng::Rng;
+pub use virtio::vsock::{Acceptor, HOST_CID, Header, Operation, Vsock};

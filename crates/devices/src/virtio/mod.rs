@@ -3,7 +3,7 @@
 pub(crate) mod block;
 pub(crate) mod queue;
 pub(crate) mod rng;
-// VSOCK
+pub(crate) mod vsock;
 
 /// Offered by every device: the driver follows version 1 of the specification (section 6).
 pub(crate) const VIRTIO_F_VERSION_1: u64 = 1 << 32;
