@@ -49,12 +49,21 @@ fn rules(policy: &Value, section: &str) -> Fallible<Vec<Value>> {
 
 /// An allowlist. Whatever `refuse` names is let through here and answered with an error there: of two
 /// filters the kernel takes the stricter answer, and killing is stricter than an error.
-fn emit(source: &mut String, name: &str, policy: &Value, section: &str, rules: &[Value]) -> Fallible<()> {
+fn emit(
+    source: &mut String,
+    name: &str,
+    policy: &Value,
+    section: &str,
+    rules: &[Value],
+) -> Fallible<()> {
     let mut all = rules.to_vec();
     for refusal in self::rules(policy, "refuse")? {
         let call = refusal.get("syscall").cloned().unwrap_or_default();
         if !all.iter().any(|rule| rule.get("syscall") == Some(&call)) {
-            all.push(Value::Object(Map::from_iter([("syscall".to_owned(), call)])));
+            all.push(Value::Object(Map::from_iter([(
+                "syscall".to_owned(),
+                call,
+            )])));
         }
     }
     write_filter(source, name, policy, section, all)
@@ -64,18 +73,35 @@ fn emit_refusals(source: &mut String, name: &str, policy: &Value) -> Fallible<()
     write_filter(source, name, policy, "refuse", rules(policy, "refuse")?)
 }
 
-fn write_filter(source: &mut String, name: &str, policy: &Value, section: &str, rules: Vec<Value>) -> Fallible<()> {
+fn write_filter(
+    source: &mut String,
+    name: &str,
+    policy: &Value,
+    section: &str,
+    rules: Vec<Value>,
+) -> Fallible<()> {
     let mut filter = policy.get(section).cloned().unwrap_or_default();
     if let Some(object) = filter.as_object_mut() {
         object.insert("filter".to_owned(), Value::Array(rules));
     }
     let text = Value::Object(Map::from_iter([(name.to_owned(), filter)])).to_string();
     let arch = TargetArch::try_from(env::var("CARGO_CFG_TARGET_ARCH")?.as_str())?;
-    let compiled: BTreeMap<String, BpfProgram> = compile_from_json(text.as_bytes(), arch)?.into_iter().collect();
+    let compiled: BTreeMap<String, BpfProgram> = compile_from_json(text.as_bytes(), arch)?
+        .into_iter()
+        .collect();
     for (name, program) in compiled {
-        writeln!(source, "static {}: [libc::sock_filter; {}] = [", name.to_uppercase(), program.len())?;
+        writeln!(
+            source,
+            "static {}: [libc::sock_filter; {}] = [",
+            name.to_uppercase(),
+            program.len()
+        )?;
         for i in program {
-            writeln!(source, "    libc::sock_filter {{ code: {}, jt: {}, jf: {}, k: {} }},", i.code, i.jt, i.jf, i.k)?;
+            writeln!(
+                source,
+                "    libc::sock_filter {{ code: {}, jt: {}, jf: {}, k: {} }},",
+                i.code, i.jt, i.jf, i.k
+            )?;
         }
         writeln!(source, "];")?;
     }

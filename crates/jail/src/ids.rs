@@ -37,7 +37,10 @@ impl Default for HostIds {
     /// The first of the default range.
     fn default() -> Self {
         let first = IdRange::default().first;
-        Self { uid: first, gid: first }
+        Self {
+            uid: first,
+            gid: first,
+        }
     }
 }
 

@@ -158,20 +158,31 @@ impl KernelCommand<'_> {
             // The sandbox's namespaces hold no network and no other user already.
             return self.start(&[EmptyRoot, PidNamespace, IpcNamespace]);
         }
-        let walls = [UserNamespace, EmptyRoot, PidNamespace, NetNamespace, IpcNamespace];
+        let walls = [
+            UserNamespace,
+            EmptyRoot,
+            PidNamespace,
+            NetNamespace,
+            IpcNamespace,
+        ];
         let refused = match self.start(&walls).and_then(|mut process| {
             process.confirm()?;
             Ok(process)
         }) {
             Ok(process) => return Ok(process),
-            Err(error @ (JailError::Clone(_) | JailError::IdMap(_) | JailError::Step { .. })) => error,
+            Err(error @ (JailError::Clone(_) | JailError::IdMap(_) | JailError::Step { .. })) => {
+                error
+            }
             Err(error) => return Err(error),
         };
         let mut process = self.start(&[])?;
         process.confirm()?;
-        let reason = std::error::Error::source(&refused).map_or_else(|| refused.to_string(), ToString::to_string);
+        let reason = std::error::Error::source(&refused)
+            .map_or_else(|| refused.to_string(), ToString::to_string);
         for wall in walls {
-            process.report.down(wall, format!("the host refuses it: {reason}"));
+            process
+                .report
+                .down(wall, format!("the host refuses it: {reason}"));
         }
         Ok(process)
     }
@@ -181,7 +192,8 @@ impl KernelCommand<'_> {
         for wall in walls {
             report.up(*wall);
         }
-        let directory = File::open(self.root.path()).map_err(JailError::step("open the kernel's root"))?;
+        let directory =
+            File::open(self.root.path()).map_err(JailError::step("open the kernel's root"))?;
         let ruleset = match landlock::ruleset(&[directory.as_fd()], true) {
             Ok(Some(ruleset)) => {
                 report.up(Wall::Landlock);
@@ -202,7 +214,9 @@ impl KernelCommand<'_> {
         let new_user = walls.contains(&Wall::UserNamespace);
         let as_root = geteuid().is_root() && !self.root.is_enclosed();
         let plan = self.plan(walls, &go_read, &handshake_write, ruleset.as_ref(), as_root)?;
-        let flags = walls.iter().fold(0, |flags, wall| flags | namespace_flag(*wall));
+        let flags = walls
+            .iter()
+            .fold(0, |flags, wall| flags | namespace_flag(*wall));
         match sys::clone(flags).map_err(JailError::Clone)? {
             None => plan.run(go_write.as_raw_fd(), handshake.as_raw_fd()),
             Some(child) => {
@@ -232,7 +246,11 @@ impl KernelCommand<'_> {
             items.iter().map(|item| c_string(item.as_str())).collect()
         };
         let pointers = |items: &[CString]| -> Vec<*const libc::c_char> {
-            items.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+            items
+                .iter()
+                .map(|item| item.as_ptr())
+                .chain([std::ptr::null()])
+                .collect()
         };
         let arguments = list(&self.arguments)?;
         let environment = list(&self.environment)?;
@@ -281,7 +299,11 @@ impl Plan {
         sys::exit(126)
     }
 
-    fn prepare(&self, go_write: RawFd, handshake_read: RawFd) -> Result<(RawFd, RawFd), (Step, io::Error)> {
+    fn prepare(
+        &self,
+        go_write: RawFd,
+        handshake_read: RawFd,
+    ) -> Result<(RawFd, RawFd), (Step, io::Error)> {
         let at = |step: Step| move |error: io::Error| (step, error);
         // The parent's ends must not be open here, or their closing would go unseen.
         for fd in [go_write, handshake_read] {
@@ -326,7 +348,13 @@ impl Plan {
         if self.mount_root {
             sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None)?;
             // Only a mount point can become a root.
-            sys::mount(&self.root, &self.root, c"", libc::MS_BIND | libc::MS_REC, None)?;
+            sys::mount(
+                &self.root,
+                &self.root,
+                c"",
+                libc::MS_BIND | libc::MS_REC,
+                None,
+            )?;
         }
         sys::chdir(&self.root)?;
         sys::pivot_here()

@@ -26,7 +26,9 @@ pub fn probe() -> JailReport {
             report.standing.retain(|wall| *wall != Wall::Seccomp);
             let reason = match status {
                 Ok(status) => format!("a process that locked itself ended with {status:?}"),
-                Err(error) => format!("a process that locked itself could not be waited for: {error}"),
+                Err(error) => {
+                    format!("a process that locked itself could not be waited for: {error}")
+                }
             };
             report.down(Wall::Seccomp, reason);
             report

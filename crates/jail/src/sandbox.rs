@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::unistd::{geteuid, getegid};
+use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::JailError;
@@ -79,7 +79,9 @@ impl SandboxJail {
     ///
     /// Walls that the host forbids are left out and named in the report, see [`Jailed::ready`].
     pub fn spawn(&self, body: impl FnOnce(Enclosure) -> i32) -> Result<Jailed, JailError> {
-        let threads = fs::read_dir("/proc/self/task").map_err(JailError::CountThreads)?.count();
+        let threads = fs::read_dir("/proc/self/task")
+            .map_err(JailError::CountThreads)?
+            .count();
         if threads != 1 {
             return Err(JailError::Threads(threads));
         }
@@ -89,7 +91,9 @@ impl SandboxJail {
         let ladder = ladder();
         let mut refused = None;
         for (index, walls) in ladder.iter().enumerate() {
-            let flags = walls.iter().fold(0, |flags, wall| flags | namespace_flag(*wall));
+            let flags = walls
+                .iter()
+                .fold(0, |flags, wall| flags | namespace_flag(*wall));
             match sys::clone(flags) {
                 Ok(Some(child)) => {
                     drop((go_read, report_write));
@@ -147,7 +151,12 @@ impl SandboxJail {
         }
     }
 
-    fn enclose(&self, mut report: JailReport, go: &OwnedFd, reports: &OwnedFd) -> Result<Enclosure, JailError> {
+    fn enclose(
+        &self,
+        mut report: JailReport,
+        go: &OwnedFd,
+        reports: &OwnedFd,
+    ) -> Result<Enclosure, JailError> {
         let mut byte = [0_u8; 1];
         let got = sys::read_full(go.as_fd(), &mut byte).map_err(JailError::Pipe)?;
         if got == 0 {
@@ -156,12 +165,17 @@ impl SandboxJail {
         let root = geteuid().is_root();
         if report.stands(Wall::UserNamespace) {
             // With a map that root wrote setgroups is allowed; with a user's own map it must be denied.
-            let mapped_by_root = fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
-            sys::become_ids(0, 0, mapped_by_root).map_err(JailError::step("take the jail's ids"))?;
+            let mapped_by_root =
+                fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
+            sys::become_ids(0, 0, mapped_by_root)
+                .map_err(JailError::step("take the jail's ids"))?;
             match (mapped_by_root, self.host_ids) {
                 (true, Some(_)) => report.up(Wall::DedicatedUid),
                 (true, None) => report.down(Wall::DedicatedUid, "none was configured"),
-                (false, _) => report.down(Wall::DedicatedUid, "needs root; the jail has the caller's uid"),
+                (false, _) => report.down(
+                    Wall::DedicatedUid,
+                    "needs root; the jail has the caller's uid",
+                ),
             }
         }
         sys::die_with_parent().map_err(JailError::step("tie its life to its parent's"))?;
@@ -174,7 +188,10 @@ impl SandboxJail {
                 Ok(root) => root,
                 Err(EmptyRootError::Refused(error)) => {
                     report.standing.retain(|wall| *wall != Wall::EmptyRoot);
-                    report.down(Wall::EmptyRoot, format!("the host refuses mounts in a new namespace: {error}"));
+                    report.down(
+                        Wall::EmptyRoot,
+                        format!("the host refuses mounts in a new namespace: {error}"),
+                    );
                     self.vm_root.as_ref().map(VmRoot::unjailed).transpose()?
                 }
                 Err(EmptyRootError::Failed(error)) => return Err(error),
@@ -184,7 +201,8 @@ impl SandboxJail {
         };
         if root && !report.stands(Wall::UserNamespace) {
             let ids = self.host_ids.unwrap_or_default();
-            sys::become_ids(ids.uid, ids.gid, true).map_err(JailError::step("take an unprivileged uid"))?;
+            sys::become_ids(ids.uid, ids.gid, true)
+                .map_err(JailError::step("take an unprivileged uid"))?;
             sys::die_with_parent().map_err(JailError::step("tie its life to its parent's"))?;
             report.up(Wall::DedicatedUid);
         }
@@ -194,7 +212,8 @@ impl SandboxJail {
 
         let ruleset = match &vm_root {
             Some(root) if !root.is_enclosed() => {
-                let directory = fs::File::open(root.path()).map_err(JailError::step("open the kernel's root"))?;
+                let directory = fs::File::open(root.path())
+                    .map_err(JailError::step("open the kernel's root"))?;
                 landlock::ruleset(&[directory.as_fd()], false)
             }
             _ => landlock::ruleset(&[], false),
@@ -234,7 +253,9 @@ impl Jailed {
     pub fn ready(&self) -> Result<JailReport, JailError> {
         let mut text = Vec::new();
         let duplicate = self.reports.try_clone().map_err(JailError::Pipe)?;
-        fs::File::from(duplicate).read_to_end(&mut text).map_err(JailError::Pipe)?;
+        fs::File::from(duplicate)
+            .read_to_end(&mut text)
+            .map_err(JailError::Pipe)?;
         match serde_json::from_slice(&text) {
             Ok(Message::Ready(report)) => Ok(report),
             Ok(Message::Failed { step, errno }) => Err(JailError::Inside {
@@ -294,26 +315,30 @@ enum EmptyRootError {
 
 /// Mounts an empty tmpfs somewhere harmless, prepares the kernel's root in it, and makes it the root.
 fn empty_root(vm_root: Option<&VmRootSpec>) -> Result<Option<VmRoot>, EmptyRootError> {
-    sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None).map_err(EmptyRootError::Refused)?;
+    sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None)
+        .map_err(EmptyRootError::Refused)?;
     let options = c"mode=0755,size=64k,nr_inodes=64";
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
     // Any directory serves for the instant until the pivot; not /proc, through which files are bound.
-    let base = [c"/tmp", c"/run", c"/var", c"/usr"].into_iter().find(|base| {
-        match sys::mount(c"jail", base, c"tmpfs", flags, Some(options)) {
-            Ok(()) => true,
-            Err(error) => {
-                refused = error;
-                false
-            }
-        }
-    });
+    let base = [c"/tmp", c"/run", c"/var", c"/usr"]
+        .into_iter()
+        .find(
+            |base| match sys::mount(c"jail", base, c"tmpfs", flags, Some(options)) {
+                Ok(()) => true,
+                Err(error) => {
+                    refused = error;
+                    false
+                }
+            },
+        );
     let Some(base) = base else {
         return Err(EmptyRootError::Refused(refused));
     };
     let root = vm_root
         .map(|spec| {
-            let directory = Path::new(base.to_str().unwrap_or("/tmp")).join(vm_root::INSIDE.trim_start_matches('/'));
+            let directory = Path::new(base.to_str().unwrap_or("/tmp"))
+                .join(vm_root::INSIDE.trim_start_matches('/'));
             VmRoot::enclosed(spec, &directory)
         })
         .transpose()
@@ -326,7 +351,10 @@ fn empty_root(vm_root: Option<&VmRootSpec>) -> Result<Option<VmRoot>, EmptyRootE
 
 /// The sets of walls to attempt, best first. The last needs nothing from the host.
 fn ladder() -> Vec<Vec<Wall>> {
-    use Wall::{CgroupNamespace, EmptyRoot, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace};
+    use Wall::{
+        CgroupNamespace, EmptyRoot, IpcNamespace, NetNamespace, PidNamespace, UserNamespace,
+        UtsNamespace,
+    };
     let all = vec![
         UserNamespace,
         EmptyRoot,
@@ -338,7 +366,11 @@ fn ladder() -> Vec<Vec<Wall>> {
     ];
     let mut ladder = vec![all.clone()];
     if geteuid().is_root() {
-        ladder.push(all.into_iter().filter(|wall| *wall != UserNamespace).collect());
+        ladder.push(
+            all.into_iter()
+                .filter(|wall| *wall != UserNamespace)
+                .collect(),
+        );
     }
     ladder.push(Vec::new());
     ladder
@@ -369,8 +401,14 @@ pub(crate) fn write_id_maps(pid: i32, ids: Option<HostIds>) -> io::Result<()> {
     if !privileged {
         sys::write_file(file("setgroups")?.as_c_str(), b"deny")?;
     }
-    sys::write_file(file("gid_map")?.as_c_str(), format!("0 {} 1\n", ids.gid).as_bytes())?;
-    sys::write_file(file("uid_map")?.as_c_str(), format!("0 {} 1\n", ids.uid).as_bytes())
+    sys::write_file(
+        file("gid_map")?.as_c_str(),
+        format!("0 {} 1\n", ids.gid).as_bytes(),
+    )?;
+    sys::write_file(
+        file("uid_map")?.as_c_str(),
+        format!("0 {} 1\n", ids.uid).as_bytes(),
+    )
 }
 
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), JailError> {
@@ -391,6 +429,8 @@ fn failure(error: &JailError) -> Message {
             JailError::Step { step, .. } => (*step).to_owned(),
             other => format!("finish its jail ({other})"),
         },
-        errno: source.and_then(io::Error::raw_os_error).unwrap_or(libc::EIO),
+        errno: source
+            .and_then(io::Error::raw_os_error)
+            .unwrap_or(libc::EIO),
     }
 }

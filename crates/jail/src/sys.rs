@@ -41,7 +41,11 @@ pub(crate) fn clone(flags: u64) -> io::Result<Option<Child>> {
     // SAFETY: `args` is a valid clone_args whose pidfd points to a live integer. Without CLONE_VM the child has
     // its own copy of memory and goes on with this very stack frame.
     let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
     })?;
     if pid == 0 {
         return Ok(None);
@@ -196,7 +200,10 @@ pub(crate) fn mount(
 ) -> io::Result<()> {
     let data = options.map_or(std::ptr::null(), |o| o.as_ptr().cast());
     // SAFETY: all pointers are live C strings or null.
-    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data) }.into()).map(drop)
+    check(
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data) }.into(),
+    )
+    .map(drop)
 }
 
 /// Makes the current directory, a mount point, the root, and lets go of the old root.
@@ -230,7 +237,11 @@ pub(crate) fn write_file(path: &CStr, content: &[u8]) -> io::Result<()> {
     // SAFETY: a descriptor just opened, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) };
     // SAFETY: the buffer is live for its length.
-    check(unsafe { libc::write(fd.as_raw_fd(), content.as_ptr().cast(), content.len()) } as libc::c_long).map(drop)
+    check(
+        unsafe { libc::write(fd.as_raw_fd(), content.as_ptr().cast(), content.len()) }
+            as libc::c_long,
+    )
+    .map(drop)
 }
 
 /// Restricts the calling thread to a Landlock rule set.
@@ -280,7 +291,10 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     // SAFETY: `cpu` is below CPU_SETSIZE.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` is a valid cpu_set_t.
-    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }.into()).map(drop)
+    check(
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }.into(),
+    )
+    .map(drop)
 }
 
 /// Same addresses at every start. See [`crate::KernelCommand`] for why.

@@ -57,8 +57,12 @@ impl VmRoot {
     /// Makes a root outside any jail: a private directory in shared memory. The kernel process still gets
     /// the walls that it can raise by itself.
     pub fn unjailed(spec: &VmRootSpec) -> Result<Self, JailError> {
-        let path = private_directory().map_err(JailError::step("make a private directory in shared memory"))?;
-        let root = Self { path, enclosed: false };
+        let path = private_directory()
+            .map_err(JailError::step("make a private directory in shared memory"))?;
+        let root = Self {
+            path,
+            enclosed: false,
+        };
         for file in &spec.files {
             let target = root.target(&file.name)?;
             copy(file, &target).map_err(|source| JailError::Place {
@@ -75,8 +79,14 @@ impl VmRoot {
         let target = c_string(directory.as_os_str().as_encoded_bytes())?;
         sys::mkdir(&target, 0o755).map_err(JailError::step("make the kernel's root"))?;
         // Not noexec: guest programs are mapped executable from the memory file.
-        sys::mount(c"vm", &target, c"tmpfs", libc::MS_NOSUID | libc::MS_NODEV, Some(&options))
-            .map_err(JailError::step("mount the kernel's root"))?;
+        sys::mount(
+            c"vm",
+            &target,
+            c"tmpfs",
+            libc::MS_NOSUID | libc::MS_NODEV,
+            Some(&options),
+        )
+        .map_err(JailError::step("mount the kernel's root"))?;
         let building = Self {
             path: directory.to_owned(),
             enclosed: true,
@@ -107,7 +117,9 @@ impl VmRoot {
     /// Where `name` lies in the caller's view; its directories are made.
     fn target(&self, name: &str) -> Result<PathBuf, JailError> {
         let relative = Path::new(name);
-        let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        let plain = relative
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if name.is_empty() || !plain {
             return Err(JailError::Name(name.to_owned()));
         }
@@ -199,7 +211,10 @@ mod tests {
     fn an_unjailed_root_is_private_filled_and_removed_with_its_owner() {
         let root = VmRoot::unjailed(&spec("proc/cpuinfo")).expect("shared memory is writable");
         let path = root.path().to_owned();
-        assert_eq!(fs::read(path.join("proc/cpuinfo")).expect("the file was placed"), b"flags");
+        assert_eq!(
+            fs::read(path.join("proc/cpuinfo")).expect("the file was placed"),
+            b"flags"
+        );
         drop(root);
         assert!(!path.exists());
     }

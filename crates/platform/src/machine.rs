@@ -1,0 +1,215 @@
+//! The seam: what the sandbox knows of a virtual machine, whatever runs it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use bulkhead_devices::{Device, vhost_user::TransportError};
+use bulkhead_jail::{HostIds, JailError, JailReport, ThreadLock, VmRoot};
+use bulkhead_types::Isolation;
+
+use crate::boot::Boot;
+use crate::user_mode::UserMode;
+
+/// A way to run a guest kernel.
+pub trait Platform: fmt::Debug {
+    /// Which one.
+    fn isolation(&self) -> Isolation;
+
+    /// The most virtual CPUs that a machine of this platform can have.
+    fn max_vcpus(&self) -> u32;
+
+    /// Starts a machine. To be called from the only thread of a process that is not yet locked: it starts the
+    /// kernel first and its devices' threads afterwards, and each of those locks itself.
+    fn start(&self, config: VmConfig) -> Result<Box<dyn Machine>, PlatformError>;
+}
+
+/// A machine that was started. Dropping it stops it.
+pub trait Machine: fmt::Debug + Send {
+    /// A descriptor that becomes readable when the machine has ended.
+    fn exit_fd(&self) -> BorrowedFd<'_>;
+
+    /// Waits for the end (not at all once [`Machine::exit_fd`] is readable) and tells how it came.
+    fn wait(&mut self) -> Result<MachineExit, PlatformError>;
+
+    /// Ends the machine now, without asking its guest. It has ended when [`Machine::exit_fd`] is readable.
+    fn stop(&mut self) -> Result<(), PlatformError>;
+
+    /// Stops the virtual CPU. On the user-mode platform a guest process that computes without a system call, page
+    /// fault or exception goes on until its next one.
+    fn pause(&mut self) -> Result<(), PlatformError>;
+
+    /// Undoes [`Machine::pause`].
+    fn resume(&mut self) -> Result<(), PlatformError>;
+
+    /// The host processes that carry the machine, in the caller's numbering: the kernel's; guest processes are its
+    /// children.
+    fn pids(&self) -> Vec<i32>;
+
+    /// Which walls stand around the kernel.
+    fn jail(&self) -> &JailReport;
+
+    /// Waits until every device has delivered what the guest gave it, after the end of the machine.
+    fn finish_devices(&mut self) -> Vec<DeviceEnd>;
+}
+
+/// How a device's thread ended.
+#[derive(Debug)]
+pub struct DeviceEnd {
+    /// The device's name.
+    pub name: String,
+    /// Why it ended early, if it did.
+    pub outcome: Result<(), TransportError>,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineExit {
+    /// The guest powered off, halted or restarted (a compartment does not restart: it ends).
+    PoweredOff,
+    /// The guest's kernel panicked; its last words are on the console.
+    Panicked,
+    /// The kernel process called what its policy forbids, and was killed for it: a hostile guest or a gap in the
+    /// policy.
+    Forbidden,
+    /// The kernel process was killed by this signal.
+    Killed(i32),
+    /// The kernel process exited with this code: it could not start, or the guest chose the code.
+    Exited(i32),
+}
+
+impl fmt::Display for MachineExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoweredOff => f.write_str("powered off"),
+            Self::Panicked => f.write_str("guest kernel panic"),
+            Self::Forbidden => f.write_str("the guest kernel made a forbidden system call"),
+            Self::Killed(signal) => write!(f, "the guest kernel was killed by signal {signal}"),
+            Self::Exited(code) => write!(f, "the guest kernel exited with code {code}"),
+        }
+    }
+}
+
+/// A device of a machine.
+pub struct VmDevice {
+    /// Short name, for its thread and for messages.
+    pub name: String,
+    /// The device.
+    pub device: Box<dyn Device>,
+}
+
+impl fmt::Debug for VmDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VmDevice({})", self.name)
+    }
+}
+
+/// A machine to start.
+#[derive(Debug)]
+pub struct VmConfig {
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Virtual CPUs, at most [`Platform::max_vcpus`].
+    pub vcpus: u32,
+    /// Kernel and initramfs, opened.
+    pub boot: Boot,
+    /// The kernel process's private directory, made from [`Boot::root`].
+    pub root: VmRoot,
+    /// Where the kernel's console goes. Best a pipe whose reader keeps a bounded tail: a guest writes as much as it
+    /// wants.
+    pub console: OwnedFd,
+    /// Devices, in the order in which the guest shall find them.
+    pub devices: Vec<VmDevice>,
+    /// Further words of the kernel's command line.
+    pub arguments: Vec<String>,
+    /// What device threads lock themselves with; `None` outside a jail.
+    pub thread_lock: Option<ThreadLock>,
+    /// Host ids for the kernel process, used only where root starts it outside a jail.
+    pub host_ids: Option<HostIds>,
+}
+
+/// A machine could not be started or steered.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// The platform is not part of this build.
+    #[error("this build has no {0} platform yet")]
+    NotBuilt(Isolation),
+    /// More virtual CPUs than the platform can give.
+    #[error("a {isolation} machine has at most {most} CPU, {asked} were asked for")]
+    Vcpus {
+        /// The platform.
+        isolation: Isolation,
+        /// The most it can give.
+        most: u32,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// Less memory than a kernel can start with.
+    #[error("{asked} bytes of memory are too few for a guest kernel, it needs {least}")]
+    TooLittleMemory {
+        /// What was asked for.
+        asked: u64,
+        /// The least that works.
+        least: u64,
+    },
+    /// More memory than the host has.
+    #[error(
+        "{asked} bytes of guest memory are more than the host's {most} bytes of memory and swap"
+    )]
+    TooMuchMemory {
+        /// What was asked for.
+        asked: u64,
+        /// What the host has.
+        most: u64,
+    },
+    /// A word of the command line would be read as several, or as an option of the kernel process.
+    #[error("'{0}' cannot be a word of the kernel's command line")]
+    Argument(String),
+    /// The command line is longer than the kernel accepts.
+    #[error("the kernel's command line is too long: {0} bytes")]
+    CommandLine(usize),
+    /// The host's memory size could not be read.
+    #[error("cannot read the size of the host's memory")]
+    HostMemory(#[source] io::Error),
+    /// A device's socket could not be made.
+    #[error("cannot make the socket of device '{name}'")]
+    Socket {
+        /// The device.
+        name: String,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A device's thread could not be started.
+    #[error("cannot start the thread of device '{name}'")]
+    Thread {
+        /// The device.
+        name: String,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel process could not be started in its jail.
+    #[error("cannot start the guest kernel")]
+    Kernel(#[source] JailError),
+    /// The kernel process could not be signalled.
+    #[error("cannot {operation} the guest kernel")]
+    Signal {
+        /// What was to be done.
+        operation: &'static str,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The end of the kernel process could not be learnt.
+    #[error("cannot wait for the guest kernel")]
+    Wait(#[source] io::Error),
+}
+
+/// The platform for `isolation`.
+pub fn platform(isolation: Isolation) -> Result<Box<dyn Platform>, PlatformError> {
+    match isolation {
+        Isolation::UserMode => Ok(Box::new(UserMode)),
+        Isolation::Kvm => Err(PlatformError::NotBuilt(isolation)),
+    }
+}

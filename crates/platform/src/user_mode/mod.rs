@@ -1,0 +1,126 @@
+//! The user-mode platform: Linux as a jailed, unprivileged process, where there is no KVM.
+//!
+//! The kernel is built for `ARCH=um`. It runs guest processes as its ptraced children, backs guest memory with a file
+//! in its private root, and reaches its virtio devices, which are threads of the sandbox, over vhost-user sockets
+//! there. Everything is named relative to that root, its working directory, so that the same command line serves
+//! with and without a mount namespace.
+//!
+//! ```text
+//! sandbox, one thread:  bind sockets ─▶ start kernel process ─▶ start device threads ─▶ confirm ─▶ Machine
+//!                                        └▶ jail, exec, boot … connects to its devices when it finds them
+//! ```
+
+mod command_line;
+mod cpu;
+mod process;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use bulkhead_devices::vhost_user;
+use bulkhead_jail::{KernelCommand, KernelLimits, Thread};
+use bulkhead_types::Isolation;
+
+use crate::machine::{Machine, Platform, PlatformError, VmConfig};
+use process::{Process, RunningDevice};
+
+/// The least memory with which our kernel and the agent start.
+const LEAST_MEMORY: u64 = 40 << 20;
+
+/// The user-mode platform.
+#[derive(Debug, Clone, Copy)]
+pub struct UserMode;
+
+impl Platform for UserMode {
+    fn isolation(&self) -> Isolation {
+        Isolation::UserMode
+    }
+
+    fn max_vcpus(&self) -> u32 {
+        1
+    }
+
+    fn start(&self, config: VmConfig) -> Result<Box<dyn Machine>, PlatformError> {
+        check(&config)?;
+        let sockets = config
+            .devices
+            .iter()
+            .enumerate()
+            .map(|(index, device)| {
+                bind(config.root.path(), index).map_err(|source| PlatformError::Socket {
+                    name: device.name.clone(),
+                    source,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let null = File::open("/dev/null").ok();
+        let command = KernelCommand {
+            program: config.boot.kernel(),
+            arguments: command_line::build(&config)?,
+            environment: command_line::environment(),
+            // In a jail there is no /dev/null; the kernel never reads its standard input.
+            input: null
+                .as_ref()
+                .map_or_else(|| config.console.as_fd(), AsFd::as_fd),
+            console: config.console.as_fd(),
+            root: &config.root,
+            cpu: cpu::choose(),
+            limits: KernelLimits::default(),
+            host_ids: config.host_ids,
+        };
+        let kernel = command.spawn().map_err(PlatformError::Kernel)?;
+        // From here on the kernel ends with this value, also where a later step fails.
+        let mut process = Process::new(kernel, config.root);
+        for (device, listener) in config.devices.into_iter().zip(sockets) {
+            let lock = config.thread_lock.clone();
+            let on_start = move || match lock {
+                Some(lock) => lock.lock(Thread::Device).map_err(std::io::Error::other),
+                None => Ok(()),
+            };
+            let handle = vhost_user::spawn(listener, device.device, &device.name, on_start)
+                .map_err(|source| PlatformError::Thread {
+                    name: device.name.clone(),
+                    source,
+                })?;
+            process.devices.push(RunningDevice {
+                name: device.name,
+                handle,
+            });
+        }
+        process.kernel.confirm().map_err(PlatformError::Kernel)?;
+        Ok(Box::new(process))
+    }
+}
+
+fn check(config: &VmConfig) -> Result<(), PlatformError> {
+    if config.vcpus > 1 {
+        return Err(PlatformError::Vcpus {
+            isolation: Isolation::UserMode,
+            most: 1,
+            asked: config.vcpus,
+        });
+    }
+    if config.memory_bytes < LEAST_MEMORY {
+        return Err(PlatformError::TooLittleMemory {
+            asked: config.memory_bytes,
+            least: LEAST_MEMORY,
+        });
+    }
+    let host =
+        nix::sys::sysinfo::sysinfo().map_err(|error| PlatformError::HostMemory(error.into()))?;
+    let most = host.ram_total().saturating_add(host.swap_total());
+    if config.memory_bytes > most {
+        return Err(PlatformError::TooMuchMemory {
+            asked: config.memory_bytes,
+            most,
+        });
+    }
+    Ok(())
+}
+
+/// The listening socket of the device with this index, in the kernel's root.
+fn bind(root: &Path, index: usize) -> std::io::Result<UnixListener> {
+    UnixListener::bind(root.join(command_line::socket_name(index)))
+}
