@@ -4,7 +4,9 @@
 //! "running", never touches what the guest says) and its child, the *jailed sandbox* (devices, streams,
 //! control socket). [`Client`] talks to the latter; [`read_state`] tells the truth about both.
 
+mod boot;
 mod client;
+mod compartment;
 mod failure;
 mod frame;
 mod launch;
@@ -14,6 +16,7 @@ mod message;
 mod monitor;
 mod spec;
 mod state;
+mod streams;
 mod timings;
 
 pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exec, ExecEnd};

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +42,11 @@ impl RunLock {
         }
         file.set_len(0)?;
         Ok(Self { file })
+    }
+
+    /// The descriptor; whoever else holds a copy of it prolongs the lock.
+    pub fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// Leaves the run's last words in the file, for those who wait with it open while the directory

@@ -5,6 +5,9 @@ mod format;
 mod reader;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use format::LOG_FILES;
 pub use format::LogStream;
 pub use reader::{LogEntry, LogError, LogFilter, LogReader};

@@ -67,6 +67,12 @@ impl LogWriter {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn replace_first(&mut self, file: File) {
+        let [first, _] = &mut self.files;
+        *first = file;
+    }
+
     fn note_loss(&mut self, bytes: usize, error: &io::Error) {
         self.lost += bytes as u64;
         let unreported = self.unreported.get_or_insert_with(|| Unreported {

@@ -1,0 +1,210 @@
+//! The control socket: one task per connection. The socket's mode lets only its owner connect; what
+//! arrives is still checked, because a confused client must not take a container down.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_types::Signal;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::connection::Connection;
+use super::life::Compartment;
+use crate::frame::FrameError;
+use crate::message::{Call, ControlError, Further, Pong, Reply, Request, Stdio, Streams, VERSION};
+use crate::streams::{Attached, InputEnd};
+
+/// Connections served at once; each costs a task and at most three threads.
+const MOST_CONNECTIONS: usize = 256;
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// After a kill signal the guest's processes end at once, unless its kernel hangs.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
+
+/// Accepts until dropped.
+pub(super) async fn listen(listener: UnixListener, compartment: Arc<Compartment>) {
+    let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let compartment = Arc::clone(&compartment);
+                tokio::spawn(async move {
+                    serve(Connection::new(stream), &compartment, None).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors: some will come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Serves one connection to its end. `ready` hears when an attachment's descriptors are connected.
+pub(super) async fn serve(
+    mut connection: Connection,
+    compartment: &Arc<Compartment>,
+    ready: Option<oneshot::Sender<()>>,
+) {
+    let _visit = compartment.visit();
+    let Ok(Ok((call, fds))) =
+        tokio::time::timeout(REQUEST_WITHIN, connection.receive::<Call>()).await
+    else {
+        return;
+    };
+    if call.version != VERSION {
+        let error = ControlError::Version {
+            theirs: VERSION,
+            ours: call.version,
+        };
+        let _ = connection.send(&Reply::Error(error)).await;
+        return;
+    }
+    let reply = match call.request {
+        Request::Attach {
+            streams,
+            detach_keys,
+        } => {
+            attach(
+                &mut connection,
+                compartment,
+                streams,
+                fds,
+                detach_keys,
+                ready,
+            )
+            .await
+        }
+        Request::Exec {
+            process,
+            streams,
+            detach_keys,
+        } => match descriptors(streams, fds) {
+            Ok(stdio) => {
+                super::execs::exec(&mut connection, compartment, &process, stdio, detach_keys).await
+            }
+            Err(e) => Ok(Reply::Error(e)),
+        },
+        other => Ok(simple(compartment, other).await),
+    };
+    if let Ok(reply) = reply {
+        let _ = connection.send(&reply).await;
+    }
+}
+
+/// The three streams out of the descriptors of a frame.
+fn descriptors(streams: Streams, fds: Vec<OwnedFd>) -> Result<Stdio, ControlError> {
+    Stdio::from_descriptors(streams, fds).ok_or(ControlError::Descriptors)
+}
+
+async fn simple(compartment: &Compartment, request: Request) -> Reply {
+    match request {
+        Request::Ping => Reply::Pong(Pong {
+            version: VERSION,
+            running: compartment.is_running(),
+            timings: compartment.timings(),
+        }),
+        Request::Wait => Reply::Ended(compartment.ended().await),
+        Request::Signal(signal) => done(compartment.signal(signal).await),
+        Request::Resize(size) => done(compartment.resize(size).await),
+        Request::Stop { signal, timeout_ms } => {
+            stop(compartment, signal, timeout_ms.map(Duration::from_millis)).await
+        }
+        Request::Attach { .. } | Request::Exec { .. } => Reply::Error(ControlError::Descriptors),
+    }
+}
+
+fn done(result: Result<(), ControlError>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(e) => Reply::Error(e),
+    }
+}
+
+async fn stop(compartment: &Compartment, signal: Signal, timeout: Option<Duration>) -> Reply {
+    // An agent that does not answer is met by the kill below.
+    let _ = compartment.signal(signal).await;
+    let Some(timeout) = timeout else {
+        return Reply::Ended(compartment.ended().await);
+    };
+    if let Ok(exit) = tokio::time::timeout(timeout, compartment.process_ended()).await {
+        let () = exit;
+        return Reply::Ended(compartment.ended().await);
+    }
+    let _ = compartment.signal(Signal::KILL).await;
+    if tokio::time::timeout(KILL_WITHIN, compartment.process_ended())
+        .await
+        .is_err()
+    {
+        compartment.kill_guest();
+    }
+    Reply::Ended(compartment.ended().await)
+}
+
+async fn attach(
+    connection: &mut Connection,
+    compartment: &Arc<Compartment>,
+    streams: Streams,
+    fds: Vec<OwnedFd>,
+    detach_keys: Vec<u8>,
+    ready: Option<oneshot::Sender<()>>,
+) -> Result<Reply, FrameError> {
+    let stdio = match descriptors(streams, fds) {
+        Ok(stdio) => stdio,
+        Err(e) => return Ok(Reply::Error(e)),
+    };
+    let io = compartment.main_io();
+    let mut attached = match io.attach(stdio, detach_keys) {
+        Ok(attached) => attached,
+        Err(e) => {
+            return Ok(Reply::Error(ControlError::Resource {
+                message: format!("attach streams: {e}"),
+            }));
+        }
+    };
+    if let Some(ready) = ready {
+        let _ = ready.send(());
+    }
+    connection.send(&Reply::Attached).await?;
+    loop {
+        tokio::select! {
+            exit = compartment.ended() => return Ok(Reply::Ended(exit)),
+            end = input_end(&mut attached) => {
+                if end == InputEnd::DetachKeys {
+                    io.detach(&attached).await;
+                    return Ok(Reply::Detached);
+                }
+                if end == InputEnd::EndOfFile {
+                    io.input_ended();
+                }
+            }
+            further = connection.receive::<Further>() => match further {
+                Ok((Further::Signal(signal), _)) => drop(compartment.signal(signal).await),
+                Ok((Further::Resize(size), _)) => drop(compartment.resize(size).await),
+                Ok((Further::Detach, _)) => {
+                    io.detach(&attached).await;
+                    return Ok(Reply::Detached);
+                }
+                // The client vanished: what it handed over may still be open elsewhere (a terminal), so let go of it.
+                Err(e) => {
+                    io.detach(&attached).await;
+                    return Err(e);
+                }
+            },
+        }
+    }
+}
+
+/// Resolves once, when the caller's input has ended; never without input.
+pub(super) async fn input_end(attached: &mut Attached) -> InputEnd {
+    match &mut attached.input {
+        Some(receiver) => {
+            let end = receiver.await.unwrap_or(InputEnd::Cancelled);
+            attached.input = None;
+            end
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,551 @@
+//! The lifecycle: boot, create, start, run, drain, tear down. One task walks it from top to bottom;
+//! clients look at it through [`Compartment`].
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bulkhead_protocol::CONTROL_PORT;
+use bulkhead_types::{ExitStatus, Signal, TerminalSize};
+use jiff::Timestamp;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+
+use super::agent::{Agent, AgentError};
+use super::connection::Connection;
+use super::console::{self, Tail};
+use super::control;
+use super::guest::{Boot, Guest};
+use super::walls::{StreamLock, Walls};
+use crate::failure::StartFailure;
+use crate::logs::LogWriter;
+use crate::message::{ControlError, Event, Exit, Started};
+use crate::monitor::chain;
+use crate::spec::{LogSpec, SandboxSpec};
+use crate::streams::{Log, Ports, ProcessIo, Wanted, install_handler};
+use crate::timings::Timings;
+
+/// How long an orderly shutdown may take before the guest is ended.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+/// A guest that is gone needs no time; this bounds a host that hangs.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// Silence after which a stream that should have ended is ended.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Clients that wait for the end get this long to take the answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What the monitor opened for the sandbox.
+pub(crate) struct Parts {
+    pub spec: Box<SandboxSpec>,
+    pub listener: UnixListener,
+    /// The launcher's attachment.
+    pub early: Option<UnixStream>,
+    /// Where events go and `Recorded` comes from.
+    pub monitor: UnixStream,
+    pub log: Option<[File; 2]>,
+    pub console_log: File,
+    pub timings: Timings,
+}
+
+/// What clients see of the running compartment.
+pub(super) struct Compartment {
+    spec: Box<SandboxSpec>,
+    agent: Agent,
+    ports: Ports,
+    main: ProcessIo,
+    running: AtomicBool,
+    timings: Mutex<Timings>,
+    process_ended: watch::Sender<bool>,
+    ended: watch::Sender<Option<Exit>>,
+    guest_gone: watch::Receiver<bool>,
+    guest: Mutex<Box<dyn Guest>>,
+    killed: AtomicBool,
+    execs: AtomicU64,
+    visits: AtomicUsize,
+}
+
+/// Runs the compartment to its end. Everything it has to say goes to the monitor.
+pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
+    let Parts {
+        spec,
+        listener,
+        early,
+        monitor,
+        log,
+        console_log,
+        mut timings,
+    } = parts;
+    let failed = |failure, timings| tell(&monitor, &Event::Failed { failure, timings });
+    let setup = Setup::new(&spec, log, &walls.stream_lock());
+    let setup = match setup {
+        Ok(setup) => setup,
+        Err(e) => {
+            return failed(
+                StartFailure::Platform {
+                    reason: format!("set up streams: {e}"),
+                },
+                timings,
+            );
+        }
+    };
+    let guest = match boot.boot(setup.ports.clone(), setup.console_end, &mut walls) {
+        Ok(guest) => guest,
+        Err(e) => {
+            return failed(
+                StartFailure::Platform {
+                    reason: e.to_string(),
+                },
+                timings,
+            );
+        }
+    };
+    timings.machine = Timings::now();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            return failed(
+                StartFailure::Platform {
+                    reason: format!("start event loop: {e}"),
+                },
+                timings,
+            );
+        }
+    };
+    if let Err(e) = walls.lock() {
+        return failed(StartFailure::Jail { reason: chain(&e) }, timings);
+    }
+    let tail = Tail::default();
+    let outcome = runtime.block_on(async {
+        let exit_fd = guest.exit_fd()?;
+        let (gone, guest_gone) = watch::channel(false);
+        tokio::spawn(watch_guest(exit_fd, gone));
+        tokio::spawn(console::follow(setup.console, console_log, tail.clone()));
+        let compartment = Arc::new(Compartment {
+            spec,
+            agent: Agent::new(setup.control)?,
+            ports: setup.ports,
+            main: setup.main,
+            running: AtomicBool::new(false),
+            timings: Mutex::new(timings),
+            process_ended: watch::channel(false).0,
+            ended: watch::channel(None).0,
+            guest_gone,
+            guest: Mutex::new(guest),
+            killed: AtomicBool::new(false),
+            execs: AtomicU64::new(0),
+            visits: AtomicUsize::new(0),
+        });
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        tokio::spawn(control::listen(listener, Arc::clone(&compartment)));
+        live(&compartment, early, &monitor, &tail, setup.log.as_ref()).await;
+        Ok::<(), io::Error>(())
+    });
+    if let Err(e) = outcome {
+        failed(
+            StartFailure::Platform {
+                reason: format!("set up event loop: {e}"),
+            },
+            timings,
+        );
+    }
+    // Threads that still write to a caller die with the process; nothing waits for them.
+    runtime.shutdown_background();
+}
+
+/// What exists before the kernel does.
+struct Setup {
+    ports: Ports,
+    control: UnixStream,
+    main: ProcessIo,
+    log: Option<Log>,
+    console: OwnedFd,
+    console_end: OwnedFd,
+}
+
+impl Setup {
+    fn new(spec: &SandboxSpec, log: Option<[File; 2]>, lock: &StreamLock) -> io::Result<Self> {
+        install_handler()?;
+        let ports = Ports::default();
+        let control = ports.open(CONTROL_PORT)?;
+        let log = match (log, &spec.log) {
+            (Some(files), LogSpec::Files { max_file_size }) => {
+                Some(Arc::new(Mutex::new(LogWriter::new(files, max_file_size.0))))
+            }
+            _ => None,
+        };
+        let wanted = Wanted {
+            stdin: spec.open_stdin,
+            stdout: true,
+            stderr: !spec.process.terminal,
+            stdin_once: spec.stdin_once,
+        };
+        let main = ProcessIo::open(&ports, wanted, log.as_ref(), lock)?;
+        let (console, console_end) = io::pipe()?;
+        Ok(Self {
+            ports,
+            control,
+            main,
+            log,
+            console: console.into(),
+            console_end: console_end.into(),
+        })
+    }
+}
+
+async fn watch_guest(exit_fd: OwnedFd, gone: watch::Sender<bool>) {
+    // SAFETY: an `OwnedFd` names one open descriptor for as long as it lives, and it lives in the `AsyncFd`.
+    let registered =
+        unsafe { AsyncFd::register_with_interest(exit_fd, tokio::io::Interest::READABLE) };
+    if let Ok(fd) = registered {
+        let _ = fd.readable().await;
+    }
+    let _ = gone.send(true);
+}
+
+async fn live(
+    compartment: &Arc<Compartment>,
+    early: Option<UnixStream>,
+    monitor: &UnixStream,
+    tail: &Tail,
+    log: Option<&Log>,
+) {
+    let started = tokio::select! {
+        biased;
+        started = start(compartment, early, tail) => started,
+        () = compartment.guest_gone() => Err(StartFailure::Boot {
+            reason: compartment.describe_guest().await,
+            console: tail.lines(),
+        }),
+    };
+    match started {
+        Ok(started) => tell(monitor, &Event::Started(started)),
+        Err(failure) => {
+            compartment.main.abandon();
+            compartment.guest().stop();
+            tell(
+                monitor,
+                &Event::Failed {
+                    failure,
+                    timings: compartment.timings(),
+                },
+            );
+            return;
+        }
+    }
+    let (status, error) = running(compartment, tail).await;
+    let at = Timestamp::now();
+    compartment.running.store(false, Ordering::SeqCst);
+    compartment.mark(|timings, now| timings.exited = now);
+    let _ = compartment.process_ended.send_replace(true);
+
+    compartment.main.end_input();
+    drain(&compartment.main, SILENCE).await;
+    compartment.mark(|timings, now| timings.drained = now);
+
+    tear_down(compartment).await;
+    let exit = Exit {
+        status,
+        error,
+        at,
+        timings: compartment.timings(),
+    };
+    let log_bytes_lost = log.map_or(0, |log| {
+        log.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes_lost()
+    });
+    tell(
+        monitor,
+        &Event::Ended {
+            exit: exit.clone(),
+            log_bytes_lost,
+        },
+    );
+    wait_for_record(monitor).await;
+    let _ = compartment.ended.send_replace(Some(exit));
+    let _ = tokio::time::timeout(LINGER, compartment.no_visits()).await;
+}
+
+/// From the guest's first instruction to the main process's.
+async fn start(
+    compartment: &Arc<Compartment>,
+    early: Option<UnixStream>,
+    tail: &Tail,
+) -> Result<Started, StartFailure> {
+    let boot = |e: AgentError| StartFailure::Boot {
+        reason: e.to_string(),
+        console: tail.lines(),
+    };
+    let create = |e: AgentError| StartFailure::Create {
+        reason: e.to_string(),
+        console: Vec::new(),
+    };
+    let attached = early.map(|stream| attach_early(compartment, stream));
+    let hello = compartment.agent.hello().await.map_err(boot)?;
+    compartment.mark(|timings, now| timings.agent = now);
+    compartment
+        .agent
+        .create(&compartment.spec)
+        .await
+        .map_err(create)?;
+    compartment.mark(|timings, now| timings.created = now);
+    if let Some(attached) = attached {
+        // An error means that the client is gone already; the container starts all the same.
+        let _ = attached.await;
+    }
+    let spec = &compartment.spec;
+    let guest_pid = compartment
+        .agent
+        .start(
+            spec.id.as_str(),
+            spec.id.as_str(),
+            &spec.process,
+            &compartment.main,
+        )
+        .await
+        .map_err(create)??;
+    compartment.mark(|timings, now| timings.started = now);
+    compartment.running.store(true, Ordering::SeqCst);
+    Ok(Started {
+        guest_pid,
+        kernel_release: hello.kernel_release,
+        at: Timestamp::now(),
+        timings: compartment.timings(),
+    })
+}
+
+fn attach_early(compartment: &Arc<Compartment>, stream: UnixStream) -> oneshot::Receiver<()> {
+    let (ready, attached) = oneshot::channel();
+    let compartment = Arc::clone(compartment);
+    tokio::spawn(async move {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = tokio::net::UnixStream::from_std(stream)
+        {
+            control::serve(Connection::new(stream), &compartment, Some(ready)).await;
+        }
+    });
+    attached
+}
+
+/// Waits for the main process, or for the guest's end under it.
+async fn running(compartment: &Compartment, tail: &Tail) -> (ExitStatus, Option<String>) {
+    let waited = tokio::select! {
+        biased;
+        waited = compartment.agent.wait(compartment.id()) => Some(waited),
+        () = compartment.guest_gone() => None,
+    };
+    let reason = match waited {
+        Some(Ok(status)) => return (status, None),
+        // The connection usually breaks a moment before the guest's end is seen.
+        Some(Err(e)) => {
+            match tokio::time::timeout(Duration::from_secs(1), compartment.guest_gone()).await {
+                Ok(()) => compartment.describe_guest().await,
+                Err(_) => e.to_string(),
+            }
+        }
+        None => compartment.describe_guest().await,
+    };
+    if compartment.killed.load(Ordering::SeqCst) {
+        return (ExitStatus::signaled(9), None);
+    }
+    // The console's last words may still be in its pipe.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let failure = StartFailure::Boot {
+        reason,
+        console: tail.lines(),
+    };
+    (
+        ExitStatus::signaled(9),
+        Some(failure.to_string().replacen(
+            "guest did not boot",
+            "guest ended under the container",
+            1,
+        )),
+    )
+}
+
+/// Waits until every byte was delivered. A stream that neither ends nor moves for `silence`, while
+/// nobody's slowness explains it, is ended.
+pub(super) async fn drain(io: &ProcessIo, silence: Duration) {
+    let drained = io.drained();
+    tokio::pin!(drained);
+    loop {
+        let before = io.progress();
+        if tokio::time::timeout(silence, &mut drained).await.is_ok() {
+            return;
+        }
+        if io.progress() == before && !io.is_delivering() {
+            io.abandon();
+            drained.await;
+            return;
+        }
+    }
+}
+
+/// Ends the guest: orderly where its disks are kept.
+async fn tear_down(compartment: &Compartment) {
+    if !compartment.spec.auto_remove && !*compartment.guest_gone.borrow() {
+        let orderly = async {
+            tokio::join!(
+                compartment.agent.shutdown(SHUTDOWN_WITHIN),
+                compartment.guest_gone()
+            );
+        };
+        let _ = tokio::time::timeout(SHUTDOWN_WITHIN, orderly).await;
+    }
+    compartment.guest().stop();
+    let _ = tokio::time::timeout(GONE_WITHIN, compartment.guest_gone()).await;
+}
+
+/// A monitor that is gone hears nothing, and this process dies with it.
+fn tell(monitor: &UnixStream, event: &Event) {
+    let _ = crate::frame::send(monitor, event, &[]);
+}
+
+async fn wait_for_record(monitor: &UnixStream) {
+    let Ok(monitor) = monitor.try_clone() else {
+        return;
+    };
+    if monitor.set_nonblocking(true).is_err() {
+        return;
+    }
+    let Ok(stream) = tokio::net::UnixStream::from_std(monitor) else {
+        return;
+    };
+    let _ = tokio::time::timeout(GONE_WITHIN, stream.readable()).await;
+}
+
+impl Compartment {
+    pub fn id(&self) -> &str {
+        self.spec.id.as_str()
+    }
+
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    pub fn main_io(&self) -> &ProcessIo {
+        &self.main
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    pub fn timings(&self) -> Timings {
+        *self.timings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn next_exec_id(&self) -> String {
+        format!("exec-{}", self.execs.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub async fn signal(&self, signal: Signal) -> Result<(), ControlError> {
+        if !self.is_running() {
+            return Err(ControlError::NotRunning);
+        }
+        self.agent
+            .signal(self.id(), signal)
+            .await
+            .map_err(|e| ControlError::Agent {
+                message: e.to_string(),
+            })
+    }
+
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), ControlError> {
+        if !self.spec.process.terminal {
+            return Err(ControlError::NoTerminal);
+        }
+        if !self.is_running() {
+            return Err(ControlError::NotRunning);
+        }
+        self.agent
+            .resize(self.id(), size)
+            .await
+            .map_err(|e| ControlError::Agent {
+                message: e.to_string(),
+            })
+    }
+
+    /// Resolves when the main process has ended.
+    pub async fn process_ended(&self) {
+        let _ = self
+            .process_ended
+            .subscribe()
+            .wait_for(|ended| *ended)
+            .await;
+    }
+
+    /// Resolves when everything has ended and was recorded.
+    pub async fn ended(&self) -> Exit {
+        let mut ended = self.ended.subscribe();
+        loop {
+            if let Ok(exit) = ended.wait_for(Option::is_some).await
+                && let Some(exit) = exit.as_ref()
+            {
+                return exit.clone();
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when the guest's kernel is no more.
+    pub async fn guest_gone(&self) {
+        let _ = self.guest_gone.clone().wait_for(|gone| *gone).await;
+    }
+
+    /// Ends the guest because its kernel does not react.
+    pub fn kill_guest(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.guest().stop();
+    }
+
+    /// Counts a connection being served, until dropped.
+    pub fn visit(self: &Arc<Self>) -> Visit {
+        self.visits.fetch_add(1, Ordering::SeqCst);
+        Visit(Arc::clone(self))
+    }
+
+    async fn no_visits(&self) {
+        while self.visits.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn describe_guest(&self) -> String {
+        self.guest().describe_exit()
+    }
+
+    fn guest(&self) -> std::sync::MutexGuard<'_, Box<dyn Guest>> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self, set: impl FnOnce(&mut Timings, u64)) {
+        set(
+            &mut self.timings.lock().unwrap_or_else(PoisonError::into_inner),
+            Timings::now(),
+        );
+    }
+}
+
+/// A connection being served.
+pub(super) struct Visit(Arc<Compartment>);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.visits.fetch_sub(1, Ordering::SeqCst);
+    }
+}

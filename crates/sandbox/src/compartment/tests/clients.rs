@@ -1,0 +1,200 @@
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use bulkhead_types::{ProcessSpec, Signal, TerminalSize};
+
+use super::fake::{Running, spec, stdout_pipe};
+use crate::client::{ClientError, ExecEnd};
+use crate::message::{AttachOptions, ControlError, Stdio};
+use crate::{AttachEnd, StartFailure};
+
+fn process(args: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        args: args.iter().map(|a| (*a).to_owned()).collect(),
+        ..ProcessSpec::default()
+    }
+}
+
+fn end(running: &mut Running) {
+    running.client.signal(Signal::KILL).unwrap();
+    assert_eq!(running.ended().status.code, 137);
+}
+
+#[test]
+fn an_exec_has_streams_and_an_exit_code_of_its_own() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let (stdio, mut reader) = stdout_pipe();
+    let exec = running
+        .client
+        .exec(
+            &process(&["echo", "inside", "", "5"]),
+            stdio,
+            AttachOptions::default(),
+        )
+        .unwrap();
+    assert_eq!(
+        exec.wait().unwrap(),
+        ExecEnd::Exited(bulkhead_types::ExitStatus::exited(5))
+    );
+    drop(exec);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "inside");
+    assert!(
+        running.log_text().is_empty(),
+        "an exec's output is not the container's"
+    );
+
+    let failure = running
+        .client
+        .exec(
+            &process(&["missing"]),
+            Stdio::default(),
+            AttachOptions::default(),
+        )
+        .unwrap_err();
+    assert!(
+        matches!(
+            failure,
+            ClientError::Start(StartFailure::CommandNotFound { .. })
+        ),
+        "{failure:?}"
+    );
+
+    let sleeper = running
+        .client
+        .exec(
+            &process(&["sleep"]),
+            Stdio::default(),
+            AttachOptions::default(),
+        )
+        .unwrap();
+    sleeper.signal(Signal::TERM).unwrap();
+    assert_eq!(
+        sleeper.wait().unwrap(),
+        ExecEnd::Exited(bulkhead_types::ExitStatus::signaled(15))
+    );
+    end(&mut running);
+}
+
+#[test]
+fn an_exec_reads_what_its_client_pipes_in_to_the_end() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let (input, mut writer) = io::pipe().unwrap();
+    let (stdio, mut reader) = stdout_pipe();
+    let exec = running
+        .client
+        .exec(
+            &process(&["cat"]),
+            Stdio {
+                stdin: Some(input.into()),
+                ..stdio
+            },
+            AttachOptions::default(),
+        )
+        .unwrap();
+    let feeding = std::thread::spawn(move || writer.write_all(&[b'z'; 3 << 20]).unwrap());
+    let mut got = vec![0; 3 << 20];
+    reader.read_exact(&mut got).unwrap();
+    assert!(got.iter().all(|b| *b == b'z'));
+    feeding.join().unwrap();
+    assert_eq!(
+        exec.wait().unwrap(),
+        ExecEnd::Exited(bulkhead_types::ExitStatus::exited(0))
+    );
+    end(&mut running);
+}
+
+#[test]
+fn an_exec_outlives_its_client() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    drop(
+        running
+            .client
+            .exec(
+                &process(&["sleep"]),
+                Stdio::default(),
+                AttachOptions::default(),
+            )
+            .unwrap(),
+    );
+    assert!(running.client.ping().unwrap().running);
+    end(&mut running);
+}
+
+#[test]
+fn garbage_on_the_control_socket_harms_nobody() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let path = running.path().join("ctl.sock");
+    for garbage in [
+        &b""[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 5000],
+        &[2, 0, 0, 0, b'{', b'}'],
+        &[200, 0, 0, 0, 1],
+    ] {
+        let mut socket = UnixStream::connect(&path).unwrap();
+        socket.write_all(garbage).unwrap();
+    }
+    let mut socket = UnixStream::connect(&path).unwrap();
+    socket
+        .write_all(b"\x22\0\0\0{\"version\":99,\"request\":\"ping\"}   ")
+        .unwrap();
+    let reply: crate::message::Reply = crate::frame::receive(&socket).unwrap().0;
+    assert!(
+        matches!(
+            reply,
+            crate::message::Reply::Error(ControlError::Version {
+                theirs: 1,
+                ours: 99
+            })
+        ),
+        "{reply:?}"
+    );
+    let no_terminal = running
+        .client
+        .resize(TerminalSize {
+            rows: 1,
+            columns: 1,
+        })
+        .unwrap_err();
+    assert!(matches!(
+        no_terminal,
+        ClientError::Control(ControlError::NoTerminal)
+    ));
+    assert!(running.client.ping().unwrap().running);
+    end(&mut running);
+}
+
+#[test]
+fn everyone_who_waits_hears_the_end_once_it_is_recorded() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let client = crate::Client::open(running.path()).unwrap();
+            std::thread::spawn(move || client.wait().unwrap())
+        })
+        .collect();
+    let (stdio, _reader) = stdout_pipe();
+    let attachment = running
+        .client
+        .attach(stdio, AttachOptions::default())
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    end(&mut running);
+    for waiter in waiting {
+        assert_eq!(waiter.join().unwrap().status.code, 137);
+    }
+    assert!(
+        matches!(attachment.wait().unwrap(), AttachEnd::Exited(exit) if exit.status.code == 137)
+    );
+    assert!(matches!(
+        running.client.signal(Signal::TERM),
+        Err(ClientError::NotRunning)
+    ));
+}

@@ -1,0 +1,460 @@
+//! A guest made of threads. Its "programs" are chosen by the first argument.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulkhead_protocol::CONTROL_PORT;
+use bulkhead_protocol::api::*;
+use bulkhead_protocol::service::{Agent, create_agent};
+use bulkhead_types::{ByteSize, Isolation, ProcessSpec};
+use tokio::sync::watch;
+use ttrpc::r#async::TtrpcContext;
+
+use crate::client::Client;
+use crate::compartment::{Boot, BootError, Guest, Parts, Walls, run};
+use crate::frame;
+use crate::lock::RunLock;
+use crate::message::{AttachOptions, Event, Exit, Started, Stdio};
+use crate::spec::SandboxSpec;
+use crate::streams::Ports;
+use crate::timings::Timings;
+
+/// A repeating but position-dependent megabyte.
+pub fn pattern(megabyte: usize) -> Vec<u8> {
+    (0..1 << 20)
+        .map(|i: usize| (i.wrapping_mul(31) ^ (i >> 8) ^ megabyte.wrapping_mul(17)) as u8)
+        .collect()
+}
+
+#[derive(Default)]
+pub struct FakeBoot {
+    /// The guest ends before its agent answers.
+    pub dies_at_boot: bool,
+    /// The kernel cannot be started.
+    pub refuses: bool,
+}
+
+struct FakeGuest {
+    alive: Arc<Mutex<Option<io::PipeWriter>>>,
+    exit: io::PipeReader,
+}
+
+impl Boot for FakeBoot {
+    fn boot(
+        self: Box<Self>,
+        ports: Ports,
+        console: OwnedFd,
+        _walls: &mut Walls,
+    ) -> Result<Box<dyn Guest>, BootError> {
+        if self.refuses {
+            return Err(BootError("no such kernel".to_owned()));
+        }
+        let (exit, alive) = io::pipe().unwrap();
+        let alive = Arc::new(Mutex::new(Some(alive)));
+        let mut console = std::fs::File::from(console);
+        console
+            .write_all(b"Linux version fake\nKernel panic - not syncing: fake\n")
+            .unwrap();
+        if self.dies_at_boot {
+            alive.lock().unwrap().take();
+            return Ok(Box::new(FakeGuest { alive, exit }));
+        }
+        let control = ports
+            .connect(CONTROL_PORT)
+            .expect("the control port is open before the boot");
+        let service = FakeAgent {
+            ports,
+            alive: Arc::clone(&alive),
+            processes: Mutex::default(),
+            console: Mutex::new(console),
+        };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                control.set_nonblocking(true).unwrap();
+                let stream = tokio::net::UnixStream::from_std(control).unwrap();
+                let alive = Arc::clone(&service.alive);
+                let once = futures_once(stream);
+                let mut server = ttrpc::r#async::Server::new()
+                    .add_listener(ttrpc::r#async::transport::Listener::new(once))
+                    .register_service(create_agent(Arc::new(service)));
+                server.start().await.unwrap();
+                while alive.lock().unwrap().is_some() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            });
+        });
+        Ok(Box::new(FakeGuest { alive, exit }))
+    }
+}
+
+fn futures_once(
+    stream: tokio::net::UnixStream,
+) -> impl futures::Stream<Item = io::Result<tokio::net::UnixStream>> + Send {
+    use futures::StreamExt;
+    futures::stream::once(async move { Ok(stream) }).chain(futures::stream::pending())
+}
+
+impl Guest for FakeGuest {
+    fn exit_fd(&self) -> io::Result<OwnedFd> {
+        Ok(self.exit.try_clone()?.into())
+    }
+
+    fn stop(&mut self) {
+        self.alive.lock().unwrap().take();
+    }
+
+    fn describe_exit(&mut self) -> String {
+        "fake kernel ended".to_owned()
+    }
+}
+
+struct FakeAgent {
+    ports: Ports,
+    alive: Arc<Mutex<Option<io::PipeWriter>>>,
+    processes: Mutex<HashMap<String, FakeProcess>>,
+    console: Mutex<std::fs::File>,
+}
+
+#[derive(Clone)]
+struct FakeProcess {
+    signals: Arc<watch::Sender<u32>>,
+    exit: watch::Receiver<Option<u32>>,
+}
+
+#[async_trait]
+impl Agent for FakeAgent {
+    async fn hello(&self, _: &TtrpcContext, request: HelloRequest) -> ttrpc::Result<HelloResponse> {
+        let mut response = HelloResponse::new();
+        response.protocol_version = request.protocol_version;
+        response.kernel_release = "6.12-fake".to_owned();
+        Ok(response)
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        assert!(request.entropy.len() >= 32 && request.clock_realtime_ns > 0);
+        if request.hostname == "refuse" {
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                ttrpc::Code::INTERNAL,
+                "mount the image disk: bad superblock",
+            )));
+        }
+        Ok(CreateContainerResponse::new())
+    }
+
+    async fn start_process(
+        &self,
+        _: &TtrpcContext,
+        request: StartProcessRequest,
+    ) -> ttrpc::Result<StartProcessResponse> {
+        let process = request.process.clone().unwrap_or_default();
+        let program = process.args.first().cloned().unwrap_or_default();
+        let mut response = StartProcessResponse::new();
+        let failure = match program.as_str() {
+            "missing" => Some(start_failure::Kind::NOT_FOUND),
+            "plain-file" => Some(start_failure::Kind::NOT_EXECUTABLE),
+            _ => None,
+        };
+        if let Some(kind) = failure {
+            let mut failure = StartFailure::new();
+            failure.kind = kind.into();
+            failure.message = format!("exec: \"{program}\": no");
+            response.failure = Some(failure).into();
+            return Ok(response);
+        }
+        response.pid = 1;
+        let connect = |port: u32| {
+            if port == 0 {
+                None
+            } else {
+                Some(
+                    self.ports
+                        .connect(port)
+                        .expect("the host opens ports first"),
+                )
+            }
+        };
+        let io = (
+            connect(request.stdin_port),
+            connect(request.stdout_port),
+            connect(request.stderr_port),
+        );
+        let (signals, heard) = watch::channel(0);
+        let (exited, exit) = watch::channel(None);
+        self.processes.lock().unwrap().insert(
+            request.process_id,
+            FakeProcess {
+                signals: Arc::new(signals),
+                exit,
+            },
+        );
+        if program == "panic" {
+            let (mut console, alive) = (
+                self.console.lock().unwrap().try_clone().unwrap(),
+                Arc::clone(&self.alive),
+            );
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                console
+                    .write_all(b"Kernel panic - not syncing: on request\n")
+                    .unwrap();
+                alive.lock().unwrap().take();
+            });
+            return Ok(response);
+        }
+        std::thread::spawn(move || {
+            let code = play(&process.args, io, heard);
+            let _ = exited.send(Some(code));
+        });
+        Ok(response)
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> ttrpc::Result<WaitProcessResponse> {
+        let process = self
+            .processes
+            .lock()
+            .unwrap()
+            .get(&request.process_id)
+            .cloned();
+        let mut exit = process
+            .ok_or_else(|| ttrpc::Error::Others("no such process".to_owned()))?
+            .exit;
+        let code = exit
+            .wait_for(Option::is_some)
+            .await
+            .map(|code| code.unwrap_or(0));
+        let mut response = WaitProcessResponse::new();
+        response.exit_code = code.map_err(|e| ttrpc::Error::Others(e.to_string()))?;
+        Ok(response)
+    }
+
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: SignalProcessRequest,
+    ) -> ttrpc::Result<Empty> {
+        if let Some(process) = self.processes.lock().unwrap().get(&request.process_id) {
+            let _ = process.signals.send_replace(request.signal);
+        }
+        Ok(Empty::new())
+    }
+
+    async fn resize_terminal(
+        &self,
+        _: &TtrpcContext,
+        _: ResizeTerminalRequest,
+    ) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.alive.lock().unwrap().take();
+        Ok(Empty::new())
+    }
+}
+
+type FakeIo = (Option<UnixStream>, Option<UnixStream>, Option<UnixStream>);
+
+/// One program, to its exit code.
+fn play(
+    args: &[String],
+    (stdin, mut stdout, mut stderr): FakeIo,
+    mut signals: watch::Receiver<u32>,
+) -> u32 {
+    let arg = |index: usize| args.get(index).map(String::as_str).unwrap_or_default();
+    match arg(0) {
+        "echo" => {
+            if let Some(out) = &mut stdout {
+                out.write_all(arg(1).as_bytes()).unwrap();
+            }
+            if let Some(err) = &mut stderr {
+                err.write_all(arg(2).as_bytes()).unwrap();
+            }
+            arg(3).parse().unwrap_or(0)
+        }
+        "cat" => {
+            let (mut input, mut output) = (stdin.unwrap(), stdout.unwrap());
+            if io::copy(&mut input, &mut output).is_ok() {
+                0
+            } else {
+                1
+            }
+        }
+        "bulk" => {
+            let out = stdout.as_mut().unwrap();
+            for megabyte in 0..arg(1).parse().unwrap() {
+                out.write_all(&pattern(megabyte % 4)).unwrap();
+            }
+            0
+        }
+        "sleep" | "stubborn" => {
+            let stubborn = arg(0) == "stubborn";
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let heard = runtime
+                .block_on(signals.wait_for(|signal| *signal == 9 || (*signal > 0 && !stubborn)));
+            heard.map_or(0, |signal| 128 + *signal)
+        }
+        "linger" => {
+            // Its exit is told although its output never ends.
+            std::mem::forget(stdout);
+            3
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
+/// A compartment in this process.
+pub struct Running {
+    pub dir: tempfile::TempDir,
+    pub client: Client,
+    events: UnixStream,
+    lock: Option<RunLock>,
+    thread: Option<JoinHandle<()>>,
+    pub early: Option<UnixStream>,
+}
+
+pub fn spec(args: &[&str]) -> SandboxSpec {
+    serde_json::from_value(serde_json::json!({
+        "id": "ab".repeat(32),
+        "hostname": "box",
+        "isolation": Isolation::UserMode,
+        "memory": ByteSize(1 << 26),
+        "cpus": 1,
+        "kernel": "/k",
+        "initramfs": "/i",
+        "image": [],
+        "process": ProcessSpec { args: args.iter().map(|a| (*a).to_owned()).collect(), ..ProcessSpec::default() },
+        "open_stdin": true,
+        "stdin_once": true,
+    }))
+    .unwrap()
+}
+
+impl Running {
+    pub fn start(spec: SandboxSpec, stdio: Option<(Stdio, AttachOptions)>) -> Self {
+        Self::boot(spec, stdio, FakeBoot::default())
+    }
+
+    pub fn boot(spec: SandboxSpec, stdio: Option<(Stdio, AttachOptions)>, boot: FakeBoot) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        let open = |name: &str| {
+            let options = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .clone();
+            options.open(dir.path().join(name)).unwrap()
+        };
+        let (events, monitor) = UnixStream::pair().unwrap();
+        let (mut early, mut theirs) = (None, None);
+        if let Some((stdio, options)) = stdio {
+            let (a, b) = UnixStream::pair().unwrap();
+            crate::client::Attachment::request(a.try_clone().unwrap(), stdio, options).unwrap();
+            (early, theirs) = (Some(a), Some(b));
+        }
+        let parts = Parts {
+            spec: Box::new(spec),
+            listener: UnixListener::bind(dir.path().join("ctl.sock")).unwrap(),
+            early: theirs,
+            monitor,
+            log: Some([open("log.0"), open("log.1")]),
+            console_log: open("console.log"),
+            timings: Timings::default(),
+        };
+        let client = Client::open(dir.path()).unwrap();
+        let thread = std::thread::spawn(move || run(parts, Walls::default(), Box::new(boot)));
+        Self {
+            dir,
+            client,
+            events,
+            lock: Some(lock),
+            thread: Some(thread),
+            early,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn event(&self) -> Event {
+        frame::receive(&self.events).unwrap().0
+    }
+
+    pub fn started(&self) -> Started {
+        match self.event() {
+            Event::Started(started) => started,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The end as the monitor hears it; acknowledges it and waits until the sandbox is gone.
+    pub fn ended(&mut self) -> Exit {
+        match self.event() {
+            Event::Ended { exit, .. } => {
+                frame::send(&self.events, &"recorded", &[]).unwrap();
+                self.thread.take().unwrap().join().unwrap();
+                self.lock.take();
+                exit
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn failed(&self) -> crate::StartFailure {
+        match self.event() {
+            Event::Failed { failure, .. } => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Nothing was said for this long.
+    pub fn silent_for(&self, time: Duration) -> bool {
+        self.events.set_read_timeout(Some(time)).unwrap();
+        let mut byte = [0];
+        let silent = (&self.events).read(&mut byte).is_err();
+        self.events.set_read_timeout(None).unwrap();
+        silent
+    }
+
+    pub fn log_text(&self) -> Vec<u8> {
+        crate::LogReader::open(self.path(), crate::LogFilter::default())
+            .unwrap()
+            .flat_map(|e| e.unwrap().bytes)
+            .collect()
+    }
+}
+
+/// Pipes as a caller's stdio: what it reads, what it writes.
+pub fn stdout_pipe() -> (Stdio, io::PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    (
+        Stdio {
+            stdout: Some(writer.into()),
+            ..Stdio::default()
+        },
+        reader,
+    )
+}

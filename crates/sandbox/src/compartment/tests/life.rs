@@ -1,0 +1,124 @@
+use std::time::Duration;
+
+use bulkhead_types::Signal;
+
+use super::fake::{FakeBoot, Running, spec};
+use crate::StartFailure;
+use crate::timings::Timings;
+
+#[test]
+fn a_run_passes_through_every_phase_and_reports_its_exit_code() {
+    let mut running = Running::start(spec(&["echo", "out\n", "err\n", "7"]), None);
+    let started = running.started();
+    assert_eq!(
+        (started.guest_pid, started.kernel_release.as_str()),
+        (1, "6.12-fake")
+    );
+    let exit = running.ended();
+    assert_eq!((exit.status.code, exit.error), (7, None));
+    let Timings {
+        machine,
+        agent,
+        created,
+        started,
+        exited,
+        drained,
+        ..
+    } = exit.timings;
+    assert!(machine > 0 && machine <= agent && agent <= created && created <= started);
+    assert!(started <= exited && exited <= drained);
+    let mut log = running.log_text();
+    log.sort_unstable();
+    let mut expected = b"out\nerr\n".to_vec();
+    expected.sort_unstable();
+    assert_eq!(log, expected);
+}
+
+#[test]
+fn why_a_command_was_not_executed_is_data() {
+    let missing = Running::start(spec(&["missing"]), None).failed();
+    assert!(
+        matches!(missing, StartFailure::CommandNotFound { .. }),
+        "{missing:?}"
+    );
+    assert_eq!(missing.exit_code(), 127);
+    let plain = Running::start(spec(&["plain-file"]), None).failed();
+    assert_eq!(plain.exit_code(), 126);
+    let mut refused = spec(&["echo"]);
+    refused.hostname = "refuse".to_owned();
+    let refused = Running::start(refused, None).failed();
+    assert_eq!(
+        refused.to_string(),
+        "prepare the container: create container: mount the image disk: bad superblock"
+    );
+    assert_eq!(refused.exit_code(), 125);
+}
+
+#[test]
+fn a_guest_that_dies_at_boot_is_shown_with_its_console() {
+    let failure = Running::boot(
+        spec(&["echo"]),
+        None,
+        FakeBoot {
+            dies_at_boot: true,
+            ..FakeBoot::default()
+        },
+    )
+    .failed();
+    let StartFailure::Boot { reason, .. } = &failure else {
+        panic!("{failure:?}")
+    };
+    assert_eq!(reason, "fake kernel ended");
+    assert!(failure.to_string().contains("not syncing"), "{failure}");
+    let failure = Running::boot(
+        spec(&["echo"]),
+        None,
+        FakeBoot {
+            refuses: true,
+            ..FakeBoot::default()
+        },
+    )
+    .failed();
+    assert_eq!(
+        failure.to_string(),
+        "start the guest kernel: no such kernel"
+    );
+}
+
+#[test]
+fn a_kernel_panic_under_the_container_is_its_end_with_the_reason() {
+    let mut running = Running::start(spec(&["panic"]), None);
+    running.started();
+    let exit = running.ended();
+    assert_eq!(exit.status.code, 137);
+    let error = exit.error.unwrap();
+    assert!(
+        error.starts_with("guest ended under the container: fake kernel ended"),
+        "{error}"
+    );
+    assert!(error.contains("not syncing: on request"), "{error}");
+}
+
+#[test]
+fn stop_sends_the_signal_and_kills_who_does_not_listen() {
+    for (program, code) in [("sleep", 143), ("stubborn", 137)] {
+        let mut running = Running::start(spec(&[program]), None);
+        running.started();
+        let client = crate::Client::open(running.path()).unwrap();
+        let stopping = std::thread::spawn(move || {
+            client
+                .stop(Signal::TERM, Some(Duration::from_millis(100)))
+                .unwrap()
+        });
+        let exit = running.ended();
+        assert_eq!(exit.status.code, code, "{program}");
+        assert_eq!(stopping.join().unwrap().status.code, code, "{program}");
+    }
+}
+
+#[test]
+fn an_output_that_never_ends_does_not_hold_up_the_exit_for_ever() {
+    let mut running = Running::start(spec(&["linger"]), None);
+    running.started();
+    assert_eq!(running.ended().status.code, 3);
+}

@@ -1,0 +1,6 @@
+//! The lifecycle against an agent in this process: no kernel, no jail, the real protocol.
+
+mod clients;
+mod fake;
+mod life;
+mod streams;

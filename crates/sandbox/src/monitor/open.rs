@@ -1,0 +1,131 @@
+//! Opening everything the compartment needs, while paths still mean something.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use crate::client::CONTROL_SOCKET;
+use crate::failure::StartFailure;
+use crate::logs::LOG_FILES;
+use crate::spec::{LogSpec, SandboxSpec};
+
+/// Name of the guest console's file in a container's directory.
+pub(crate) const CONSOLE_LOG: &str = "console.log";
+
+/// Every file of one compartment.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub kernel: OwnedFd,
+    pub initramfs: OwnedFd,
+    pub image: Vec<File>,
+    pub scratch: Option<File>,
+    pub volumes: Vec<File>,
+    pub log: Option<[File; 2]>,
+    pub console_log: File,
+    pub listener: UnixListener,
+}
+
+impl Opened {
+    /// Opens all of it; the working directory is the container's.
+    pub fn open(spec: &SandboxSpec) -> Result<Self, StartFailure> {
+        let image = spec
+            .image
+            .iter()
+            .map(|path| read("image disk", path))
+            .collect::<Result<_, _>>()?;
+        let scratch = spec
+            .scratch
+            .as_deref()
+            .map(|path| disk("scratch disk", path))
+            .transpose()?;
+        let volumes = spec
+            .volumes
+            .iter()
+            .map(|volume| disk("volume disk", &volume.path))
+            .collect::<Result<_, _>>()?;
+        let log = match spec.log {
+            LogSpec::Files { .. } => Some(open_log()?),
+            LogSpec::None => None,
+        };
+        let console_log = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(CONSOLE_LOG)
+            .map_err(failure("console log", Path::new(CONSOLE_LOG)))?;
+        Ok(Self {
+            kernel: read("kernel", &spec.kernel)?.into(),
+            initramfs: read("initramfs", &spec.initramfs)?.into(),
+            image,
+            scratch,
+            volumes,
+            log,
+            console_log,
+            listener: listen().map_err(failure("control socket", Path::new(CONTROL_SOCKET)))?,
+        })
+    }
+
+    /// The descriptors, for a jail that closes all others.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = vec![
+            self.kernel.as_raw_fd(),
+            self.initramfs.as_raw_fd(),
+            self.console_log.as_raw_fd(),
+            self.listener.as_raw_fd(),
+        ];
+        let files = self
+            .image
+            .iter()
+            .chain(&self.scratch)
+            .chain(&self.volumes)
+            .chain(self.log.iter().flatten());
+        fds.extend(files.map(AsRawFd::as_raw_fd));
+        fds
+    }
+}
+
+fn read(what: &'static str, path: &Path) -> Result<File, StartFailure> {
+    File::open(path).map_err(failure(what, path))
+}
+
+fn disk(what: &'static str, path: &Path) -> Result<File, StartFailure> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(failure(what, path))
+}
+
+fn open_log() -> Result<[File; 2], StartFailure> {
+    let open = |name: &str| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(name)
+            .map_err(failure("log", Path::new(name)))
+    };
+    let [first, second] = LOG_FILES;
+    Ok([open(first)?, open(second)?])
+}
+
+/// The lock is held, so a socket that is already there is a dead one's.
+fn listen() -> io::Result<UnixListener> {
+    match fs::remove_file(CONTROL_SOCKET) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    UnixListener::bind(CONTROL_SOCKET)
+}
+
+fn failure(what: &'static str, path: &Path) -> impl Fn(io::Error) -> StartFailure {
+    move |e| StartFailure::File {
+        what: what.to_owned(),
+        path: path.display().to_string(),
+        reason: e.to_string(),
+    }
+}

@@ -1,0 +1,125 @@
+//! The container's directory as the monitor leaves it: state while there is one, nothing after
+//! `--rm`, and last words in the lock file for those who wait.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bulkhead_types::ExitStatus;
+use jiff::Timestamp;
+
+use crate::client::CONTROL_SOCKET;
+use crate::failure::StartFailure;
+use crate::lock::RunLock;
+use crate::message::{Exit, Started};
+use crate::state::{State, Status, write_state};
+use crate::timings::Timings;
+
+/// The working directory is the container's, whatever it is called by now.
+const HERE: &str = ".";
+
+pub(super) struct Record {
+    state: State,
+    auto_remove: bool,
+    lock: RunLock,
+}
+
+impl Record {
+    pub fn new(lock: RunLock, auto_remove: bool) -> Self {
+        Self {
+            state: State::created(),
+            auto_remove,
+            lock,
+        }
+    }
+
+    /// The main process runs. Written before anybody is told.
+    pub fn started(&mut self, started: &Started, pid: i32) {
+        self.state.status = Status::Running;
+        self.state.monitor_pid = i32::try_from(std::process::id()).unwrap_or(0);
+        self.state.pid = pid;
+        self.state.started_at = Some(started.at);
+        self.state
+            .kernel_release
+            .clone_from(&started.kernel_release);
+        self.state.timings = started.timings;
+        self.write(false);
+    }
+
+    /// Nothing was executed.
+    pub fn failed(&mut self, failure: &StartFailure, timings: Timings) {
+        self.state = State::created();
+        self.state.exit = Some(ExitStatus::exited(failure.exit_code()));
+        self.state.error = Some(failure.to_string());
+        self.state.finished_at = Some(Timestamp::now());
+        self.state.timings = timings;
+        self.keep_unless_removed();
+    }
+
+    /// The run has ended.
+    pub fn ended(&mut self, exit: &Exit, log_bytes_lost: u64) {
+        self.state.status = Status::Exited;
+        self.state.monitor_pid = 0;
+        self.state.pid = 0;
+        self.state.exit = Some(exit.status);
+        self.state.error.clone_from(&exit.error);
+        self.state.finished_at = Some(exit.at);
+        self.state.log_bytes_lost = log_bytes_lost;
+        self.state.timings = exit.timings;
+        self.keep_unless_removed();
+    }
+
+    /// The jailed half is gone without a word. `None` when the main process had not been executed.
+    pub fn died(&mut self, how: &str) -> Option<Exit> {
+        if self.state.status != Status::Running {
+            return None;
+        }
+        let exit = Exit {
+            status: ExitStatus::signaled(9),
+            error: Some(format!("sandbox died unexpectedly: {how}")),
+            at: Timestamp::now(),
+            timings: self.state.timings,
+        };
+        self.ended(&exit, 0);
+        self.state.died_unexpectedly = true;
+        self.keep_unless_removed();
+        Some(exit)
+    }
+
+    /// Everything is gone: leaves last words and removes what is to be removed. Lets go of the lock.
+    pub fn close(self, exit: Option<&Exit>) {
+        if let Some(words) = exit.and_then(|exit| serde_json::to_vec(exit).ok()) {
+            let _ = self.lock.leave(&words);
+        }
+        if !self.auto_remove {
+            let _ = fs::remove_file(CONTROL_SOCKET);
+            return;
+        }
+        match std::env::current_dir() {
+            // What cannot be removed now is found by the engine's sweep, as after a kill.
+            Ok(directory) => drop(remove(&directory)),
+            // Somebody was faster.
+            Err(_) => {}
+        }
+    }
+
+    fn keep_unless_removed(&self) {
+        if !self.auto_remove {
+            self.write(true);
+        }
+    }
+
+    fn write(&self, durable: bool) {
+        // On a full disk the old state stays, which the lock corrects when it is read.
+        let _ = write_state(Path::new(HERE), &self.state, durable);
+    }
+}
+
+/// Removes the directory. Renamed first, so that a name either leads to a whole container or to nothing.
+fn remove(directory: &Path) -> io::Result<()> {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(".removed");
+    let aside: PathBuf = directory.with_file_name(name);
+    fs::rename(directory, &aside)?;
+    fs::remove_dir_all(&aside)
+}

@@ -1,0 +1,179 @@
+//! Output: from the guest's connection to the log and to every attached writer.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::oneshot;
+
+use super::interrupt::Blocking;
+use crate::compartment::StreamLock;
+use crate::logs::{LogStream, LogWriter};
+
+/// Large enough that a switch of threads costs little beside the copy, small enough to stay in the cache.
+const BUFFER: usize = 256 << 10;
+const STACK: usize = 64 << 10;
+
+/// The log of a container, shared by its streams.
+pub(crate) type Log = Arc<Mutex<LogWriter>>;
+
+/// One output stream of a process.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    writers: Mutex<Vec<Arc<Writer>>>,
+    changed: AtomicBool,
+    moved: AtomicU64,
+    source: UnixStream,
+}
+
+/// A caller's descriptor.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: File,
+    blocking: Blocking,
+    failed: AtomicBool,
+}
+
+impl Outlet {
+    /// Starts the thread that moves bytes from `source` until its end. The receiver hears of it.
+    pub fn start(
+        name: &str,
+        source: UnixStream,
+        log: Option<(Log, LogStream)>,
+        lock: StreamLock,
+    ) -> io::Result<(Arc<Self>, oneshot::Receiver<()>)> {
+        let outlet = Arc::new(Self {
+            writers: Mutex::new(Vec::new()),
+            changed: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
+            source: source.try_clone()?,
+        });
+        let (done, drained) = oneshot::channel();
+        let pump = Arc::clone(&outlet);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                lock.apply();
+                pump.pump(source, log);
+                let _ = done.send(());
+            })?;
+        Ok((outlet, drained))
+    }
+
+    /// Sends output from now on to `fd` too.
+    pub fn attach(&self, fd: OwnedFd) -> Arc<Writer> {
+        let writer = Arc::new(Writer {
+            file: fd.into(),
+            blocking: Blocking::default(),
+            failed: AtomicBool::new(false),
+        });
+        self.list().push(Arc::clone(&writer));
+        self.changed.store(true, Ordering::SeqCst);
+        writer
+    }
+
+    /// Takes `writer` off; when this returns no byte goes there any more.
+    pub async fn detach(&self, writer: &Arc<Writer>) {
+        self.list().retain(|other| !Arc::ptr_eq(other, writer));
+        self.changed.store(true, Ordering::SeqCst);
+        writer.blocking.cancel().await;
+    }
+
+    /// The guest is gone: what it had sent is still delivered, then the stream ends.
+    pub fn end(&self) {
+        let _ = self.source.shutdown(std::net::Shutdown::Read);
+    }
+
+    /// Bytes received so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Whether a caller's slowness holds the stream up.
+    pub fn is_delivering(&self) -> bool {
+        self.list().iter().any(|writer| writer.blocking.is_busy())
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Writer>>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pump(&self, mut source: UnixStream, log: Option<(Log, LogStream)>) {
+        let mut buffer = vec![0; BUFFER];
+        let mut writers: Vec<Arc<Writer>> = Vec::new();
+        loop {
+            let got = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                // The device closed its end under us: as end of file.
+                Err(_) => break,
+            };
+            self.moved.fetch_add(got as u64, Ordering::Relaxed);
+            let bytes = buffer.get(..got).unwrap_or_default();
+            if let Some((log, stream)) = &log {
+                log.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .append(*stream, bytes);
+            }
+            if self.changed.swap(false, Ordering::SeqCst) {
+                writers.clone_from(&self.list());
+            }
+            for writer in &writers {
+                writer.write(bytes);
+            }
+            if writers.iter().any(|writer| writer.is_gone()) {
+                writers.retain(|writer| !writer.is_gone());
+                self.list().retain(|writer| !writer.is_gone());
+            }
+        }
+        self.list().clear();
+    }
+}
+
+impl Writer {
+    fn is_gone(&self) -> bool {
+        self.failed.load(Ordering::SeqCst) || self.blocking.is_cancelled()
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let result = self.blocking.run(|| self.write_all(bytes));
+        if let Some(Err(_)) = result {
+            // A reader that vanished (EPIPE), or a file system that refuses: the container goes on.
+            self.failed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match (&self.file).write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The caller's descriptor may be non-blocking; that is the caller's choice.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    wait_for(&self.file, PollFlags::POLLOUT)?
+                }
+                Err(e) => return Err(e),
+            }
+            if !bytes.is_empty() && self.blocking.is_cancelled() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks until `fd` is ready, or a signal arrives.
+pub(super) fn wait_for(fd: &impl AsFd, events: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(fd.as_fd(), events)], PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
