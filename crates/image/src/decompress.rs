@@ -16,7 +16,12 @@ impl<R: BufRead> Decoder<'_, R> {
     /// Looks at the beginning of `reader` and chooses.
     pub(crate) fn new(mut reader: R) -> io::Result<Self> {
         let magic = reader.fill_buf()?;
-        let unsupported = |what| Err(io::Error::new(io::ErrorKind::InvalidData, format!("{what} compression is not supported")));
+        let unsupported = |what| {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{what} compression is not supported"),
+            ))
+        };
         if magic.starts_with(&[0x1f, 0x8b]) {
             Ok(Self::Gzip(Box::new(MultiGzDecoder::new(reader))))
         } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable_frame(magic) {
@@ -70,7 +75,10 @@ mod tests {
         let text = b"some layer".repeat(1000);
         assert_eq!(read(&text).unwrap(), text);
         assert_eq!(read(&gzip(&text)).unwrap(), text);
-        assert_eq!(read(&zstd::encode_all(&text[..], 3).unwrap()).unwrap(), text);
+        assert_eq!(
+            read(&zstd::encode_all(&text[..], 3).unwrap()).unwrap(),
+            text
+        );
         assert_eq!(read(b"").unwrap(), b"");
     }
 
@@ -78,7 +86,11 @@ mod tests {
     fn several_members_are_one_stream() {
         let both = [gzip(b"one "), gzip(b"two")].concat();
         assert_eq!(read(&both).unwrap(), b"one two");
-        let both = [zstd::encode_all(&b"one "[..], 1).unwrap(), zstd::encode_all(&b"two"[..], 1).unwrap()].concat();
+        let both = [
+            zstd::encode_all(&b"one "[..], 1).unwrap(),
+            zstd::encode_all(&b"two"[..], 1).unwrap(),
+        ]
+        .concat();
         assert_eq!(read(&both).unwrap(), b"one two");
     }
 

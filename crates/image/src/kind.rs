@@ -71,7 +71,10 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot write")]
         struct Outer(#[source] io::Error);
-        assert_eq!(ErrorKind::no_space_in(&Outer(full)), Some(ErrorKind::NoSpace));
+        assert_eq!(
+            ErrorKind::no_space_in(&Outer(full)),
+            Some(ErrorKind::NoSpace)
+        );
         assert_eq!(ErrorKind::no_space_in(&Outer(io::Error::other("x"))), None);
     }
 }

@@ -11,17 +11,24 @@
 //!
 //! All entry points block; those that take long report to a [`Progress`].
 
+mod archive;
+mod bootstrap;
 mod decompress;
 pub mod disk;
-mod erofs;
+pub mod erofs;
 mod kind;
 pub mod layer;
 mod manifest;
 mod platform;
 mod progress;
 mod reference;
+mod registry;
 mod store;
 
+pub use archive::{
+    ArchiveError, Change, ImportOptions, LoadFrom, LoadOptions, ParseChangeError, SaveFormat, SaveTo, import, load, save,
+};
+pub use bootstrap::{BootstrapError, BootstrapOptions, bootstrap};
 pub use kind::ErrorKind;
 pub use manifest::{
     CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config, parse_manifest,
@@ -29,6 +36,9 @@ pub use manifest::{
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{
+    Credentials, PullOptions, PushSummary, RegistryError, RegistryOptions, RetryPolicy, pull, push,
+};
 pub use store::{
     HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store, StoreError,
 };

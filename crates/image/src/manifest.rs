@@ -159,24 +159,34 @@ struct Shape {
 /// Everything but [`ManifestError::NoPlatform`] and [`ManifestError::LayerCount`].
 pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Document, ManifestError> {
     bound("manifest", bytes, MANIFEST_MAX)?;
-    let parse = |source| ManifestError::Parse { document: "manifest", source };
+    let parse = |source| ManifestError::Parse {
+        document: "manifest",
+        source,
+    };
     let shape: Shape = match serde_json::from_slice(bytes) {
         Ok(shape) => shape,
         Err(source) => {
             // A page of HTML with status 200 is better named by its type than by its first byte.
             return Err(match content_type {
-                Some(t) if !known_manifest_type(t) && !generic_type(t) => ManifestError::MediaType(t.to_owned()),
+                Some(t) if !known_manifest_type(t) && !generic_type(t) => {
+                    ManifestError::MediaType(t.to_owned())
+                }
                 _ => parse(source),
             });
         }
     };
     let says = shape.media_type.as_deref();
-    for media_type in [says, content_type.filter(|t| !generic_type(t))].into_iter().flatten() {
+    for media_type in [says, content_type.filter(|t| !generic_type(t))]
+        .into_iter()
+        .flatten()
+    {
         if SCHEMA_1.contains(&media_type) {
             return Err(ManifestError::Schema1);
         }
         if !known_manifest_type(media_type) {
-            return Err(ManifestError::MediaType(media_type.chars().take(200).collect()));
+            return Err(ManifestError::MediaType(
+                media_type.chars().take(200).collect(),
+            ));
         }
     }
     match shape.schema_version {
@@ -197,7 +207,10 @@ pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Docume
         check_manifest(&manifest)?;
         Ok(Document::Manifest(Box::new(manifest)))
     } else {
-        if says.or(content_type).is_some_and(|t| !is_index_type(t) && !generic_type(t)) {
+        if says
+            .or(content_type)
+            .is_some_and(|t| !is_index_type(t) && !generic_type(t))
+        {
             return Err(ManifestError::AmbiguousDocument);
         }
         let index: ImageIndex = serde_json::from_slice(bytes).map_err(parse)?;
@@ -213,7 +226,11 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
         return Err(ManifestError::ConfigMediaType(config_type));
     }
     if config.size() > CONFIG_MAX {
-        return Err(ManifestError::TooLarge { document: "configuration", actual: config.size(), limit: CONFIG_MAX });
+        return Err(ManifestError::TooLarge {
+            document: "configuration",
+            actual: config.size(),
+            limit: CONFIG_MAX,
+        });
     }
     digest_of(config)?;
     count("manifest", manifest.layers().len())?;
@@ -221,7 +238,10 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
         let digest = digest_of(layer)?;
         let media_type = layer.media_type().to_string();
         if !LAYERS.contains(&media_type.as_str()) {
-            return Err(ManifestError::LayerMediaType { digest: digest.to_string(), media_type });
+            return Err(ManifestError::LayerMediaType {
+                digest: digest.to_string(),
+                media_type,
+            });
         }
     }
     Ok(())
@@ -234,8 +254,11 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
 /// [`ManifestError::Digest`].
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ManifestError> {
     bound("configuration", bytes, CONFIG_MAX)?;
-    let config: ImageConfiguration = serde_json::from_slice(bytes)
-        .map_err(|source| ManifestError::Parse { document: "configuration", source })?;
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).map_err(|source| ManifestError::Parse {
+            document: "configuration",
+            source,
+        })?;
     count("configuration", config.rootfs().diff_ids().len())?;
     diff_ids(&config)?;
     Ok(config)
@@ -246,7 +269,10 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ManifestError> {
 /// # Errors
 /// [`ManifestError::Digest`].
 pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>, ManifestError> {
-    let parse = |text: &String| text.parse().map_err(|_| ManifestError::Digest(text.chars().take(200).collect()));
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
+    };
     config.rootfs().diff_ids().iter().map(parse).collect()
 }
 
@@ -260,7 +286,10 @@ pub(crate) fn layers_of(
 ) -> Result<Vec<(Descriptor, Digest)>, ManifestError> {
     let ids = diff_ids(config)?;
     if ids.len() != manifest.layers().len() {
-        return Err(ManifestError::LayerCount { layers: manifest.layers().len(), diff_ids: ids.len() });
+        return Err(ManifestError::LayerCount {
+            layers: manifest.layers().len(),
+            diff_ids: ids.len(),
+        });
     }
     Ok(manifest.layers().iter().cloned().zip(ids).collect())
 }
@@ -269,12 +298,24 @@ pub(crate) fn layers_of(
 ///
 /// # Errors
 /// [`ManifestError::NoPlatform`], [`ManifestError::Digest`].
-pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, ManifestError> {
-    let usable = |d: &&Descriptor| known_manifest_type(&d.media_type().to_string());
-    let found = index.manifests().iter().filter(usable).find(|descriptor| match descriptor.platform() {
-        Some(p) => platform.accepts(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref()),
-        None => index.manifests().len() == 1,
-    });
+pub fn choose<'a>(
+    index: &'a ImageIndex,
+    platform: &Platform,
+) -> Result<&'a Descriptor, ManifestError> {
+    let usable = |d: &&Descriptor| known_manifest_type(d.media_type().as_ref());
+    let found =
+        index
+            .manifests()
+            .iter()
+            .filter(usable)
+            .find(|descriptor| match descriptor.platform() {
+                Some(p) => platform.accepts(
+                    &p.os().to_string(),
+                    &p.architecture().to_string(),
+                    p.variant().as_deref(),
+                ),
+                None => index.manifests().len() == 1,
+            });
     if let Some(descriptor) = found {
         digest_of(descriptor)?;
         return Ok(descriptor);
@@ -285,7 +326,12 @@ pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Desc
         .filter_map(|d| d.platform().as_ref())
         .map(|p| {
             let variant = p.variant().clone();
-            Platform { os: p.os().to_string(), architecture: p.architecture().to_string(), variant }.to_string()
+            Platform {
+                os: p.os().to_string(),
+                architecture: p.architecture().to_string(),
+                variant,
+            }
+            .to_string()
         })
         // Attestations hide behind this platform.
         .filter(|text| text != "unknown/unknown")
@@ -295,13 +341,17 @@ pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Desc
     if available.is_empty() {
         available.push("none".into());
     }
-    Err(ManifestError::NoPlatform { wanted: platform.to_string(), available })
+    Err(ManifestError::NoPlatform {
+        wanted: platform.to_string(),
+        available,
+    })
 }
 
 /// A descriptor's digest as the only algorithm that the store knows.
 pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, ManifestError> {
     let text = descriptor.digest().as_ref();
-    text.parse().map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
+    text.parse()
+        .map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
 }
 
 /// Whether `media_type` names an index or a manifest list.
@@ -315,17 +365,32 @@ fn known_manifest_type(media_type: &str) -> bool {
 
 /// Types that plain file servers give to everything.
 fn generic_type(media_type: &str) -> bool {
-    matches!(media_type, "application/json" | "text/plain" | "application/octet-stream" | "")
+    matches!(
+        media_type,
+        "application/json" | "text/plain" | "application/octet-stream" | ""
+    )
 }
 
 fn bound(document: &'static str, bytes: &[u8], limit: u64) -> Result<(), ManifestError> {
     let actual = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    if actual > limit { Err(ManifestError::TooLarge { document, actual, limit }) } else { Ok(()) }
+    if actual > limit {
+        Err(ManifestError::TooLarge {
+            document,
+            actual,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 fn count(document: &'static str, actual: usize) -> Result<(), ManifestError> {
     if actual > LAYERS_MAX {
-        Err(ManifestError::TooMany { document, actual, limit: LAYERS_MAX })
+        Err(ManifestError::TooMany {
+            document,
+            actual,
+            limit: LAYERS_MAX,
+        })
     } else {
         Ok(())
     }
@@ -347,10 +412,20 @@ mod tests {
     #[test]
     fn docker_and_oci_types_are_both_images() {
         let oci = manifest(OCI_LAYER_ZSTD, OCI_CONFIG, "");
-        assert!(matches!(parse_manifest(oci.as_bytes(), Some(OCI_MANIFEST)), Ok(Document::Manifest(_))));
-        let docker = manifest("application/vnd.docker.image.rootfs.diff.tar.gzip", DOCKER_CONFIG, "")
-            .replace(OCI_MANIFEST, DOCKER_MANIFEST);
-        assert!(matches!(parse_manifest(docker.as_bytes(), None), Ok(Document::Manifest(_))));
+        assert!(matches!(
+            parse_manifest(oci.as_bytes(), Some(OCI_MANIFEST)),
+            Ok(Document::Manifest(_))
+        ));
+        let docker = manifest(
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            DOCKER_CONFIG,
+            "",
+        )
+        .replace(OCI_MANIFEST, DOCKER_MANIFEST);
+        assert!(matches!(
+            parse_manifest(docker.as_bytes(), None),
+            Ok(Document::Manifest(_))
+        ));
     }
 
     #[test]
@@ -361,20 +436,46 @@ mod tests {
             parse(manifest("text/x", OCI_CONFIG, ""), None),
             ManifestError::LayerMediaType { media_type, .. } if media_type == "text/x"
         ));
-        assert!(matches!(parse(manifest(OCI_LAYER, "a/chart", ""), None), ManifestError::ConfigMediaType(t) if t == "a/chart"));
-        assert!(matches!(parse(good(), Some("application/pdf")), ManifestError::MediaType(_)));
-        assert!(matches!(parse("<html>".into(), Some("text/html")), ManifestError::MediaType(_)));
-        assert!(matches!(parse("<html>".into(), None), ManifestError::Parse { .. }));
-        assert!(matches!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#.into(), None), ManifestError::Schema1));
-        assert!(matches!(parse(r#"{"schemaVersion":2}"#.into(), Some(SCHEMA_1[1])), ManifestError::Schema1));
-        assert!(matches!(parse(r#"{"schemaVersion":3,"layers":[]}"#.into(), None), ManifestError::SchemaVersion(3)));
+        assert!(
+            matches!(parse(manifest(OCI_LAYER, "a/chart", ""), None), ManifestError::ConfigMediaType(t) if t == "a/chart")
+        );
+        assert!(matches!(
+            parse(good(), Some("application/pdf")),
+            ManifestError::MediaType(_)
+        ));
+        assert!(matches!(
+            parse("<html>".into(), Some("text/html")),
+            ManifestError::MediaType(_)
+        ));
+        assert!(matches!(
+            parse("<html>".into(), None),
+            ManifestError::Parse { .. }
+        ));
+        assert!(matches!(
+            parse(r#"{"schemaVersion":1,"fsLayers":[]}"#.into(), None),
+            ManifestError::Schema1
+        ));
+        assert!(matches!(
+            parse(r#"{"schemaVersion":2}"#.into(), Some(SCHEMA_1[1])),
+            ManifestError::Schema1
+        ));
+        assert!(matches!(
+            parse(r#"{"schemaVersion":3,"layers":[]}"#.into(), None),
+            ManifestError::SchemaVersion(3)
+        ));
         assert!(matches!(
             parse(manifest(OCI_LAYER, OCI_CONFIG, r#""manifests":[],"#), None),
             ManifestError::AmbiguousDocument
         ));
         let untyped = good().replace(&format!(r#""mediaType":"{OCI_MANIFEST}","#), "");
-        assert!(matches!(parse(untyped, Some(OCI_INDEX)), ManifestError::AmbiguousDocument));
-        let sha512 = good().replace(&format!("sha256:{}", "a".repeat(64)), &format!("sha512:{}", "a".repeat(128)));
+        assert!(matches!(
+            parse(untyped, Some(OCI_INDEX)),
+            ManifestError::AmbiguousDocument
+        ));
+        let sha512 = good().replace(
+            &format!("sha256:{}", "a".repeat(64)),
+            &format!("sha512:{}", "a".repeat(128)),
+        );
         assert!(matches!(parse(sha512, None), ManifestError::Digest(_)));
         let long = format!("{}{}", good(), " ".repeat(5 << 20));
         assert!(matches!(parse(long, None), ManifestError::TooLarge { .. }));
@@ -394,12 +495,21 @@ mod tests {
             entry("amd64", "b"),
             entry("unknown", "c").replace("linux", "unknown")
         );
-        let Document::Index(index) = parse_manifest(text.as_bytes(), Some(OCI_INDEX)).unwrap() else {
+        let Document::Index(index) = parse_manifest(text.as_bytes(), Some(OCI_INDEX)).unwrap()
+        else {
             panic!("not an index")
         };
         let platform = |text: &str| text.parse::<Platform>().unwrap();
-        assert!(choose(&index, &platform("linux/amd64")).unwrap().digest().as_ref().ends_with('b'));
-        let ManifestError::NoPlatform { available, .. } = choose(&index, &platform("linux/s390x")).unwrap_err() else {
+        assert!(
+            choose(&index, &platform("linux/amd64"))
+                .unwrap()
+                .digest()
+                .as_ref()
+                .ends_with('b')
+        );
+        let ManifestError::NoPlatform { available, .. } =
+            choose(&index, &platform("linux/s390x")).unwrap_err()
+        else {
             panic!("wrong error")
         };
         assert_eq!(available, ["linux/arm64", "linux/amd64"]);
@@ -413,7 +523,12 @@ mod tests {
             "history":null}}"#,
             "0".repeat(64)
         );
-        assert_eq!(diff_ids(&parse_config(text.as_bytes()).unwrap()).unwrap().len(), 1);
+        assert_eq!(
+            diff_ids(&parse_config(text.as_bytes()).unwrap())
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(parse_config(text.replace("sha256", "sha1").as_bytes()).is_err());
     }
 }

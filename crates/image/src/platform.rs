@@ -29,7 +29,11 @@ impl Platform {
             "powerpc64" => "ppc64le",
             other => other,
         };
-        Self { os: "linux".into(), architecture: architecture.into(), variant: None }
+        Self {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: None,
+        }
     }
 
     /// Whether an image for `os`/`architecture`/`variant` will do for this platform.
@@ -53,7 +57,9 @@ impl FromStr for Platform {
         let mut part = || parts.next().map(str::to_ascii_lowercase);
         let (os, architecture, variant, more) = (part(), part(), part(), part());
         let word = |w: &String| {
-            !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            !w.is_empty()
+                && w.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         match (os, architecture, variant, more) {
             (Some(os), Some(architecture), variant, None)
@@ -64,7 +70,11 @@ impl FromStr for Platform {
                     "aarch64" => "arm64".to_owned(),
                     _ => architecture,
                 };
-                Ok(Self { os, architecture, variant })
+                Ok(Self {
+                    os,
+                    architecture,
+                    variant,
+                })
             }
             _ => Err(bad()),
         }

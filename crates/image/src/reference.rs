@@ -70,7 +70,11 @@ impl Reference {
 
     /// The same repository at a digest, without a tag.
     pub fn at(&self, digest: Digest) -> Self {
-        Self { tag: None, digest: Some(digest), ..self.clone() }
+        Self {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
     }
 
     /// Registry and repository as a user writes them: `debian`, `localhost:5000/x`.
@@ -99,7 +103,11 @@ impl Reference {
 
     /// Host and port that answer for this registry; Docker Hub's API lives elsewhere than its name.
     pub fn api_host(&self) -> &str {
-        if self.registry == HUB { "registry-1.docker.io" } else { &self.registry }
+        if self.registry == HUB {
+            "registry-1.docker.io"
+        } else {
+            &self.registry
+        }
     }
 
     fn with_suffix(&self, mut text: String) -> String {
@@ -119,13 +127,18 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = |reason| ReferenceError::Format { reference: text.chars().take(200).collect(), reason };
+        let bad = |reason| ReferenceError::Format {
+            reference: text.chars().take(200).collect(),
+            reason,
+        };
         if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(bad("a repository name cannot be 64 hex digits"));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|_| bad("only sha256 digests of 64 hex digits"))?;
+                let digest = digest
+                    .parse()
+                    .map_err(|_| bad("only sha256 digests of 64 hex digits"))?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -144,7 +157,9 @@ impl FromStr for Reference {
         }
         let (registry, repository) = split_registry(name);
         if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase { repository: repository.chars().take(200).collect() });
+            return Err(ReferenceError::Uppercase {
+                repository: repository.chars().take(200).collect(),
+            });
         }
         if !is_registry(&registry) {
             return Err(bad("the registry is no host name"));
@@ -162,7 +177,12 @@ impl FromStr for Reference {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { registry, repository, tag, digest })
+        Ok(Self {
+            registry,
+            repository,
+            tag,
+            digest,
+        })
     }
 }
 
@@ -189,7 +209,9 @@ fn split_registry(name: &str) -> (String, String) {
 
 fn is_registry(text: &str) -> bool {
     let (host, port) = if let Some(v6) = text.strip_prefix('[') {
-        let Some((address, rest)) = v6.split_once(']') else { return false };
+        let Some((address, rest)) = v6.split_once(']') else {
+            return false;
+        };
         if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') {
             return false;
         }
@@ -208,12 +230,16 @@ fn is_registry(text: &str) -> bool {
     };
     let label = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     host.is_none_or(|host| host.split('.').all(label))
-        && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()))
+        && port.is_none_or(|port| {
+            port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit())
+        })
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -231,7 +257,8 @@ fn is_component(text: &str) -> bool {
         }
         let gap = rest.iter().take_while(|b| !alphanumeric(b)).count();
         let (separator, after) = rest.split_at(gap);
-        let valid = matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-');
+        let valid =
+            matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-');
         if !valid {
             return false;
         }
@@ -281,21 +308,49 @@ mod tests {
     fn short_names_expand_as_dockers_do() {
         for (short, full, familiar) in [
             ("debian", "docker.io/library/debian:latest", "debian:latest"),
-            ("debian:bookworm", "docker.io/library/debian:bookworm", "debian:bookworm"),
-            ("docker.io/debian", "docker.io/library/debian:latest", "debian:latest"),
-            ("index.docker.io/library/debian", "docker.io/library/debian:latest", "debian:latest"),
+            (
+                "debian:bookworm",
+                "docker.io/library/debian:bookworm",
+                "debian:bookworm",
+            ),
+            (
+                "docker.io/debian",
+                "docker.io/library/debian:latest",
+                "debian:latest",
+            ),
+            (
+                "index.docker.io/library/debian",
+                "docker.io/library/debian:latest",
+                "debian:latest",
+            ),
             ("me/app", "docker.io/me/app:latest", "me/app:latest"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
-            ("localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
-            ("localhost:5000/a/b:1.0", "localhost:5000/a/b:1.0", "localhost:5000/a/b:1.0"),
+            (
+                "localhost:5000/x",
+                "localhost:5000/x:latest",
+                "localhost:5000/x:latest",
+            ),
+            (
+                "localhost:5000/a/b:1.0",
+                "localhost:5000/a/b:1.0",
+                "localhost:5000/a/b:1.0",
+            ),
             ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
-            ("ghcr.io/o/r__x-y.z", "ghcr.io/o/r__x-y.z:latest", "ghcr.io/o/r__x-y.z:latest"),
+            (
+                "ghcr.io/o/r__x-y.z",
+                "ghcr.io/o/r__x-y.z:latest",
+                "ghcr.io/o/r__x-y.z:latest",
+            ),
             ("HOST/x", "HOST/x:latest", "HOST/x:latest"),
         ] {
             let parsed: Reference = short.parse().unwrap();
             assert_eq!(parsed.to_string(), full);
             assert_eq!(parsed.familiar(), familiar);
-            assert_eq!(familiar.parse::<Reference>().unwrap(), parsed, "familiar form reads back");
+            assert_eq!(
+                familiar.parse::<Reference>().unwrap(),
+                parsed,
+                "familiar form reads back"
+            );
         }
     }
 
@@ -313,15 +368,48 @@ mod tests {
     #[test]
     fn texts_outside_the_grammar_are_refused() {
         for bad in [
-            "", ":", "a:", ":tag", "/a", "a/", "a//b", "-a", "a-", "a..b", "a___b", "a._b", "a b", "a:b c",
-            "a@", "a@sha256:00", "a@md5:00", "a:-x", "é", "a:é", "..", "../a", "a/../b", "localhost:99999/x",
-            "localhost:/x", "-host.x/y", "[::1/x", "a:b:c", "http://x/y",
+            "",
+            ":",
+            "a:",
+            ":tag",
+            "/a",
+            "a/",
+            "a//b",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a b",
+            "a:b c",
+            "a@",
+            "a@sha256:00",
+            "a@md5:00",
+            "a:-x",
+            "é",
+            "a:é",
+            "..",
+            "../a",
+            "a/../b",
+            "localhost:99999/x",
+            "localhost:/x",
+            "-host.x/y",
+            "[::1/x",
+            "a:b:c",
+            "http://x/y",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
         assert!("a".repeat(64).parse::<Reference>().is_err());
         assert!("z".repeat(256).parse::<Reference>().is_err());
-        assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
-        assert!(matches!("Debian".parse::<Reference>(), Err(ReferenceError::Uppercase { .. })));
+        assert!(
+            format!("a:{}", "t".repeat(129))
+                .parse::<Reference>()
+                .is_err()
+        );
+        assert!(matches!(
+            "Debian".parse::<Reference>(),
+            Err(ReferenceError::Uppercase { .. })
+        ));
     }
 }

@@ -49,21 +49,33 @@ impl Store {
     }
 
     /// Syncs `file` and gives it the name `path`.
-    pub(crate) fn publish_file(&self, file: tempfile::NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn publish_file(
+        &self,
+        file: tempfile::NamedTempFile,
+        path: &Path,
+    ) -> Result<(), StoreError> {
         file.as_file().sync_all().map_err(io_error("sync", path))?;
-        file.persist(path).map_err(|e| io_error("rename to", path)(e.error))?;
+        file.persist(path)
+            .map_err(|e| io_error("rename to", path)(e.error))?;
         sync_parent(path)
     }
 
     /// Syncs the files in `dir` (which has no subdirectories) and gives it the name `path`.
     pub(super) fn publish_dir(&self, dir: TempDir, path: &Path) -> Result<(), StoreError> {
         for entry in fs::read_dir(dir.path()).map_err(io_error("read directory", dir.path()))? {
-            let file = entry.map_err(io_error("read directory", dir.path()))?.path();
-            File::open(&file).and_then(|f| f.sync_all()).map_err(io_error("sync", &file))?;
+            let file = entry
+                .map_err(io_error("read directory", dir.path()))?
+                .path();
+            File::open(&file)
+                .and_then(|f| f.sync_all())
+                .map_err(io_error("sync", &file))?;
         }
-        File::open(dir.path()).and_then(|f| f.sync_all()).map_err(io_error("sync", dir.path()))?;
+        File::open(dir.path())
+            .and_then(|f| f.sync_all())
+            .map_err(io_error("sync", dir.path()))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(dir.path(), mode).map_err(io_error("set permissions of", dir.path()))?;
+        fs::set_permissions(dir.path(), mode)
+            .map_err(io_error("set permissions of", dir.path()))?;
         // A directory can replace only an empty one: what is left of a removal goes first.
         match fs::remove_dir_all(path) {
             Ok(()) => {}
@@ -79,7 +91,9 @@ impl Store {
 /// Makes the name itself survive a crash.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     match path.parent() {
-        Some(parent) => File::open(parent).and_then(|d| d.sync_all()).map_err(io_error("sync directory", parent)),
+        Some(parent) => File::open(parent)
+            .and_then(|d| d.sync_all())
+            .map_err(io_error("sync directory", parent)),
         None => Ok(()),
     }
 }

@@ -18,7 +18,10 @@ pub(crate) struct BlobWriter {
 
 impl BlobWriter {
     /// Gives the blob its name; `expected` must be its digest where given.
-    pub(crate) fn commit(self, expected: Option<(&Digest, &str)>) -> Result<(Digest, u64), StoreError> {
+    pub(crate) fn commit(
+        self,
+        expected: Option<(&Digest, &str)>,
+    ) -> Result<(Digest, u64), StoreError> {
         let digest = Digest::from_bytes(self.hash.finalize().into());
         if let Some((expected, what)) = expected
             && *expected != digest
@@ -58,13 +61,20 @@ impl Store {
 
     /// Begins a blob.
     pub(crate) fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
-        Ok(BlobWriter { store: self.clone(), file: self.temp_file()?, hash: Sha256::new(), size: 0 })
+        Ok(BlobWriter {
+            store: self.clone(),
+            file: self.temp_file()?,
+            hash: Sha256::new(),
+            size: 0,
+        })
     }
 
     /// Adds a small blob.
     pub(crate) fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let mut writer = self.blob_writer()?;
-        writer.write_all(bytes).map_err(io_error("write a blob in", &self.temp_root()))?;
+        writer
+            .write_all(bytes)
+            .map_err(io_error("write a blob in", &self.temp_root()))?;
         Ok(writer.commit(None)?.0)
     }
 
@@ -75,17 +85,26 @@ impl Store {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::MissingBlob { digest: digest.clone(), image: digest.short() });
+                return Err(StoreError::MissingBlob {
+                    digest: digest.clone(),
+                    image: digest.short(),
+                });
             }
             Err(source) => return Err(io_error("open", &path)(source)),
         };
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error("read", &path))?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(io_error("read", &path))?;
         let actual = Digest::from_bytes(Sha256::digest(&bytes).into());
         if actual == *digest {
             return Ok(bytes);
         }
-        Err(StoreError::DigestMismatch { what: path.display().to_string(), expected: digest.clone(), actual })
+        Err(StoreError::DigestMismatch {
+            what: path.display().to_string(),
+            expected: digest.clone(),
+            actual,
+        })
     }
 
     /// Size of a blob in bytes, where it is there.

@@ -45,12 +45,21 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::disk`].
-    pub fn disk_with(&self, image: &Image, progress: &dyn Progress) -> Result<ImageDisk, StoreError> {
+    pub fn disk_with(
+        &self,
+        image: &Image,
+        progress: &dyn Progress,
+    ) -> Result<ImageDisk, StoreError> {
         let key = disk_key(&image.diff_ids);
         let record = self.root().join("disks").join(format!("{key}.json"));
         let metadata = record.with_extension("erofs");
         let mut parts = vec![metadata.clone()];
-        parts.extend(image.diff_ids.iter().map(|id| self.layer_dir(id).join(layer::DATA_FILE)));
+        parts.extend(
+            image
+                .diff_ids
+                .iter()
+                .map(|id| self.layer_dir(id).join(layer::DATA_FILE)),
+        );
         let complete = || record.is_file() && parts.iter().all(|part| part.is_file());
         if complete() {
             return Ok(ImageDisk { parts });
@@ -60,21 +69,41 @@ impl Store {
         if complete() {
             return Ok(ImageDisk { parts });
         }
-        let layers = manifest::layers_of(&image.manifest, &image.config)
-            .map_err(|source| StoreError::Document { digest: image.manifest_digest.clone(), source })?;
+        let layers = manifest::layers_of(&image.manifest, &image.config).map_err(|source| {
+            StoreError::Document {
+                digest: image.manifest_digest.clone(),
+                source,
+            }
+        })?;
         for (blob, diff_id) in &layers {
-            self.ensure_layer(blob, diff_id, progress)?;
+            let outcome = self.ensure_layer(blob, diff_id, progress)?;
+            if outcome == Outcome::Done
+                && let Ok(digest) = manifest::digest_of(blob)
+            {
+                progress.finish(&digest.short(), outcome);
+            }
         }
         let item = image.id.short();
         progress.start(&item, Phase::Merging, None);
         let dirs: Vec<PathBuf> = image.diff_ids.iter().map(|id| self.layer_dir(id)).collect();
         let temp = self.temp_dir()?;
         let made = temp.path().join("metadata");
-        disk::build(&dirs, &made).map_err(|source| StoreError::Disk { image: image.id.short(), source })?;
-        fs::File::open(&made).and_then(|f| f.sync_all()).map_err(io_error("sync", &made))?;
+        disk::build(&dirs, &made).map_err(|source| StoreError::Disk {
+            image: image.id.short(),
+            source,
+        })?;
+        fs::File::open(&made)
+            .and_then(|f| f.sync_all())
+            .map_err(io_error("sync", &made))?;
         fs::rename(&made, &metadata).map_err(io_error("rename to", &metadata))?;
-        let text = serde_json::to_vec(&Record { format: FORMAT, diff_ids: image.diff_ids.clone() })
-            .map_err(|source| StoreError::Index { path: record.clone(), source })?;
+        let text = serde_json::to_vec(&Record {
+            format: FORMAT,
+            diff_ids: image.diff_ids.clone(),
+        })
+        .map_err(|source| StoreError::Index {
+            path: record.clone(),
+            source,
+        })?;
         self.replace_file(&record, &text)?;
         progress.finish(&item, Outcome::Done);
         Ok(ImageDisk { parts })

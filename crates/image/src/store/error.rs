@@ -169,30 +169,47 @@ impl StoreError {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::InUse { remedy: "must be forced", .. } | Self::ManyNames { .. } => {
-                Some("remove the containers first, or use --force")
+            Self::InUse {
+                remedy: "must be forced",
+                ..
             }
+            | Self::ManyNames { .. } => Some("remove the containers first, or use --force"),
             Self::InUse { .. } => Some("stop and remove the container first"),
             Self::Ambiguous { .. } => Some("give more digits"),
             Self::MissingBlob { .. } => Some("pull or load the image again"),
-            _ if self.kind() == ErrorKind::NoSpace => {
-                Some("free some space, for example with `bulkhead image prune`, or choose another --root")
-            }
+            _ if self.kind() == ErrorKind::NoSpace => Some(
+                "free some space, for example with `bulkhead image prune`, or choose another --root",
+            ),
             _ => None,
         }
     }
 }
 
 /// Builds the error mapper for one operation on one path.
-pub(crate) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(crate) fn io_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { operation, path, source }
+    move |source| StoreError::Io {
+        operation,
+        path,
+        source,
+    }
 }
 
 fn no_space(source: &io::Error) -> &'static str {
-    if ErrorKind::of_io(source) == ErrorKind::NoSpace { ": no space left" } else { "" }
+    if ErrorKind::of_io(source) == ErrorKind::NoSpace {
+        ": no space left"
+    } else {
+        ""
+    }
 }
 
 fn no_space_below(source: &(dyn std::error::Error + 'static)) -> &'static str {
-    if ErrorKind::no_space_in(source).is_some() { ": no space left" } else { "" }
+    if ErrorKind::no_space_in(source).is_some() {
+        ": no space left"
+    } else {
+        ""
+    }
 }

@@ -31,7 +31,7 @@ struct Marks {
 
 impl Store {
     /// Sweeps now, or leaves word for whoever keeps the store busy.
-    pub(super) fn sweep_soon(&self) -> Result<(), StoreError> {
+    pub(crate) fn sweep_soon(&self) -> Result<(), StoreError> {
         let pending = self.root().join("locks").join(PENDING);
         fs::write(&pending, b"").map_err(io_error("write", &pending))?;
         self.sweep_if_pending()
@@ -70,16 +70,26 @@ impl Store {
             let key = name.split('.').next().unwrap_or(name);
             hex(key) && !marks.disks.contains(key)
         })?;
-        freed += sweep_dir(&self.root().join("layers"), &|name, _| hex(name) && !marks.layers.contains(name))?;
-        freed += sweep_dir(&self.layout_dir().join("blobs/sha256"), &|name, _| hex(name) && !marks.blobs.contains(name))?;
+        freed += sweep_dir(&self.root().join("layers"), &|name, _| {
+            hex(name) && !marks.layers.contains(name)
+        })?;
+        freed += sweep_dir(&self.layout_dir().join("blobs/sha256"), &|name, _| {
+            hex(name) && !marks.blobs.contains(name)
+        })?;
         freed += sweep_dir(&self.temp_root(), &|name, _| name.starts_with(TEMP_PREFIX))?;
         let now = SystemTime::now();
         freed += sweep_dir(&self.root().join("partial"), &|name, meta| {
-            let age = meta.modified().ok().and_then(|at| now.duration_since(at).ok());
+            let age = meta
+                .modified()
+                .ok()
+                .and_then(|at| now.duration_since(at).ok());
             hex(name) && (partials || age.is_some_and(|age| age > PARTIAL_AGE))
         })?;
         sweep_dir(&self.root().join("locks"), &|name, _| {
-            ["blob-", "layer-", "disk-"].iter().any(|prefix| name.starts_with(prefix)) || name == PENDING
+            ["blob-", "layer-", "disk-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+                || name == PENDING
         })?;
         Ok(freed)
     }
@@ -94,12 +104,21 @@ impl Store {
 
     /// Marks as far as content can be followed: a damaged image must not keep others from being
     /// swept. A file that cannot be read at the moment ends the sweep, though: it may lead to more.
-    fn mark_entry(&self, entry: &Descriptor, marks: &mut Marks, depth: usize) -> Result<(), StoreError> {
-        let Ok(digest) = digest_of(entry) else { return Ok(()) };
+    fn mark_entry(
+        &self,
+        entry: &Descriptor,
+        marks: &mut Marks,
+        depth: usize,
+    ) -> Result<(), StoreError> {
+        let Ok(digest) = digest_of(entry) else {
+            return Ok(());
+        };
         if depth > 3 || !marks.blobs.insert(digest.hex()) && depth > 0 {
             return Ok(());
         }
-        let Some(bytes) = self.read_if_sound(&digest, MANIFEST_MAX)? else { return Ok(()) };
+        let Some(bytes) = self.read_if_sound(&digest, MANIFEST_MAX)? else {
+            return Ok(());
+        };
         match manifest::parse_manifest(&bytes, None) {
             Ok(Document::Index(index)) => {
                 for nested in index.manifests() {
@@ -115,7 +134,9 @@ impl Store {
                     Err(_) => None,
                 };
                 let config = config.and_then(|bytes| manifest::parse_config(&bytes).ok());
-                let ids: Vec<Digest> = config.and_then(|c| manifest::diff_ids(&c).ok()).unwrap_or_default();
+                let ids: Vec<Digest> = config
+                    .and_then(|c| manifest::diff_ids(&c).ok())
+                    .unwrap_or_default();
                 marks.disks.insert(disk_key(&ids));
                 marks.layers.extend(ids.iter().map(Digest::hex));
             }
@@ -138,7 +159,9 @@ impl Store {
 /// Keeps every blob whose digest occurs in a document of unknown kind.
 fn mark_json(value: &serde_json::Value, marks: &mut Marks) {
     match value {
-        serde_json::Value::String(text) => marks.blobs.extend(text.parse::<Digest>().ok().map(|d| d.hex())),
+        serde_json::Value::String(text) => marks
+            .blobs
+            .extend(text.parse::<Digest>().ok().map(|d| d.hex())),
         serde_json::Value::Array(list) => list.iter().for_each(|one| mark_json(one, marks)),
         serde_json::Value::Object(map) => map.values().for_each(|one| mark_json(one, marks)),
         _ => {}
@@ -150,13 +173,23 @@ fn sweep_dir(dir: &Path, garbage: &dyn Fn(&str, &fs::Metadata) -> bool) -> Resul
     let mut freed = 0;
     for entry in fs::read_dir(dir).map_err(io_error("read directory", dir))? {
         let entry = entry.map_err(io_error("read directory", dir))?;
-        let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+        let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else {
+            continue;
+        };
         if !garbage(&name, &meta) {
             continue;
         }
         let path = entry.path();
-        let size = if meta.is_dir() { dir_size(&path) } else { disk_usage(&meta) };
-        let removed = if meta.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let size = if meta.is_dir() {
+            dir_size(&path)
+        } else {
+            disk_usage(&meta)
+        };
+        let removed = if meta.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
         match removed {
             Ok(()) => freed += size,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -168,7 +201,10 @@ fn sweep_dir(dir: &Path, garbage: &dyn Fn(&str, &fs::Metadata) -> bool) -> Resul
 
 fn dir_size(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| disk_usage(&meta)).sum()
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|meta| disk_usage(&meta))
+        .sum()
 }
 
 fn disk_usage(meta: &fs::Metadata) -> u64 {

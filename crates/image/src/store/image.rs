@@ -39,7 +39,9 @@ pub struct Image {
 impl Image {
     /// The name to show first, familiar; the short identifier where there is none.
     pub fn display_name(&self) -> String {
-        self.names.first().map_or_else(|| self.id.short(), Reference::familiar)
+        self.names
+            .first()
+            .map_or_else(|| self.id.short(), Reference::familiar)
     }
 }
 
@@ -74,11 +76,17 @@ impl Store {
                     let known = by_id.entry(image.id.clone()).or_insert(image);
                     add_names(known, entry);
                 }
-                Err(error) => tracing::warn!(digest = %entry.digest(), error = %error, "image is unreadable"),
+                Err(error) => {
+                    tracing::warn!(digest = %entry.digest(), error = %error, "image is unreadable")
+                }
             }
         }
         let mut images: Vec<Image> = by_id.into_values().collect();
-        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
+        images.sort_by(|a, b| {
+            b.created
+                .cmp(&a.created)
+                .then_with(|| a.names.cmp(&b.names))
+        });
         Ok(images)
     }
 
@@ -96,7 +104,8 @@ impl Store {
             return self.load_with_names(&index, entry);
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        let hex_like = (1..=64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let hex_like = (1..=64).contains(&hex.len())
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !hex_like {
             return Err(StoreError::NotFound(familiar_or(text, reference.as_ref())));
         }
@@ -115,7 +124,10 @@ impl Store {
         let candidates: Vec<String> = found.keys().take(10).map(Digest::short).collect();
         match (found.into_values().next(), candidates.len()) {
             (Some(entry), 1) => self.load_with_names(&index, entry),
-            (Some(_), _) => Err(StoreError::Ambiguous { prefix: text.to_owned(), candidates }),
+            (Some(_), _) => Err(StoreError::Ambiguous {
+                prefix: text.to_owned(),
+                candidates,
+            }),
             (None, _) => Err(StoreError::NotFound(familiar_or(text, reference.as_ref()))),
         }
     }
@@ -173,7 +185,11 @@ impl Store {
     fn load_with_names(&self, index: &ImageIndex, entry: &Descriptor) -> Result<Image, StoreError> {
         let mut image = self.load_image(entry)?;
         let listed = digest_of(entry).unwrap_or_else(|_| image.manifest_digest.clone());
-        for other in index.manifests().iter().filter(|other| same_manifest(other, &listed)) {
+        for other in index
+            .manifests()
+            .iter()
+            .filter(|other| same_manifest(other, &listed))
+        {
             add_names(&mut image, other);
         }
         Ok(image)
@@ -187,9 +203,13 @@ impl Store {
             move |source| StoreError::Document { digest, source }
         };
         let id = digest_of(manifest.config()).map_err(document(&manifest_digest))?;
-        let config = manifest::parse_config(&self.read_blob(&id, CONFIG_MAX)?).map_err(document(&id))?;
+        let config =
+            manifest::parse_config(&self.read_blob(&id, CONFIG_MAX)?).map_err(document(&id))?;
         let layers = manifest::layers_of(&manifest, &config).map_err(document(&manifest_digest))?;
-        let size = layers.iter().map(|(blob, diff_id)| self.layer_size(blob, diff_id)).fold(0, u64::saturating_add);
+        let size = layers
+            .iter()
+            .map(|(blob, diff_id)| self.layer_size(blob, diff_id))
+            .fold(0, u64::saturating_add);
         let created = config.created().as_ref().and_then(|text| text.parse().ok());
         let diff_ids = layers.into_iter().map(|(_, diff_id)| diff_id).collect();
         Ok(Image {
@@ -208,11 +228,17 @@ impl Store {
     /// Follows an entry to a manifest; other tools may have put an index for several platforms here.
     fn load_manifest(&self, entry: &Descriptor) -> Result<(Digest, ImageManifest), StoreError> {
         let unknown = Digest::from_bytes([0; 32]);
-        let mut digest = digest_of(entry).map_err(|source| StoreError::Document { digest: unknown, source })?;
+        let mut digest = digest_of(entry).map_err(|source| StoreError::Document {
+            digest: unknown,
+            source,
+        })?;
         // An index in an index in an index is somebody's joke.
         for _ in 0..3 {
             let bytes = self.read_blob(&digest, MANIFEST_MAX)?;
-            let document = |source| StoreError::Document { digest: digest.clone(), source };
+            let document = |source| StoreError::Document {
+                digest: digest.clone(),
+                source,
+            };
             match manifest::parse_manifest(&bytes, None).map_err(document)? {
                 Document::Manifest(manifest) => return Ok((digest, *manifest)),
                 Document::Index(index) => {
@@ -232,7 +258,10 @@ impl Store {
 }
 
 /// The entry with this name, or else one that a registry knows by this digest.
-pub(super) fn find_entry<'a>(index: &'a ImageIndex, reference: &Reference) -> Option<&'a Descriptor> {
+pub(super) fn find_entry<'a>(
+    index: &'a ImageIndex,
+    reference: &Reference,
+) -> Option<&'a Descriptor> {
     let entries = || index.manifests().iter();
     if let Some(entry) = entries().find(|entry| name_of(entry).as_ref() == Some(reference)) {
         return Some(entry);
@@ -241,11 +270,14 @@ pub(super) fn find_entry<'a>(index: &'a ImageIndex, reference: &Reference) -> Op
     let same_repository = |other: &Reference| other.name() == reference.name();
     entries()
         .find(|entry| {
-            repo_digests_of(entry).iter().any(|other| same_repository(other) && other.digest() == Some(digest))
+            repo_digests_of(entry)
+                .iter()
+                .any(|other| same_repository(other) && other.digest() == Some(digest))
         })
         .or_else(|| {
             entries().find(|entry| {
-                same_manifest(entry, digest) && name_of(entry).is_some_and(|name| same_repository(&name))
+                same_manifest(entry, digest)
+                    && name_of(entry).is_some_and(|name| same_repository(&name))
             })
         })
 }

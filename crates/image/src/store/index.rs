@@ -25,7 +25,9 @@ impl Store {
     pub(super) fn load_index(&self) -> Result<ImageIndex, StoreError> {
         let path = self.layout_dir().join("index.json");
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Index { path, source }),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|source| StoreError::Index { path, source })
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(empty()),
             Err(source) => Err(io_error("read", &path)(source)),
         }
@@ -43,7 +45,10 @@ impl Store {
         let result = change(&mut manifests)?;
         if manifests != *index.manifests() || !path.exists() {
             index.set_manifests(manifests);
-            let bytes = serde_json::to_vec(&index).map_err(|source| StoreError::Index { path: path.clone(), source })?;
+            let bytes = serde_json::to_vec(&index).map_err(|source| StoreError::Index {
+                path: path.clone(),
+                source,
+            })?;
             self.replace_file(&path, &bytes)?;
         }
         Ok(result)
@@ -61,22 +66,31 @@ fn empty() -> ImageIndex {
 }
 
 /// The name of a descriptor; Docker's rules complete what other tools wrote.
-pub(super) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+pub(crate) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     let annotations = descriptor.annotations().as_ref()?;
-    let text = annotations.get(IMAGE_NAME).or_else(|| annotations.get(REF_NAME))?;
+    let text = annotations
+        .get(IMAGE_NAME)
+        .or_else(|| annotations.get(REF_NAME))?;
     text.parse().ok()
 }
 
 /// Names that this descriptor's image has in registries, by digest.
 pub(super) fn repo_digests_of(descriptor: &Descriptor) -> Vec<Reference> {
     let annotations = descriptor.annotations().as_ref();
-    let text = annotations.and_then(|a| a.get(REPO_DIGEST)).map_or("", String::as_str);
+    let text = annotations
+        .and_then(|a| a.get(REPO_DIGEST))
+        .map_or("", String::as_str);
     text.split(' ').filter_map(|one| one.parse().ok()).collect()
 }
 
 /// Replaces a descriptor's name and registry digests, and keeps its other annotations.
-pub(super) fn set_names(descriptor: &mut Descriptor, name: Option<&Reference>, repo_digests: &[Reference]) {
-    let mut annotations: HashMap<String, String> = descriptor.annotations().clone().unwrap_or_default();
+pub(crate) fn set_names(
+    descriptor: &mut Descriptor,
+    name: Option<&Reference>,
+    repo_digests: &[Reference],
+) {
+    let mut annotations: HashMap<String, String> =
+        descriptor.annotations().clone().unwrap_or_default();
     for key in [REF_NAME, IMAGE_NAME, REPO_DIGEST] {
         annotations.remove(key);
     }
@@ -92,7 +106,11 @@ pub(super) fn set_names(descriptor: &mut Descriptor, name: Option<&Reference>, r
 }
 
 /// A bare descriptor for content with a known digest.
-pub(crate) fn describe(media_type: &str, digest: &Digest, size: u64) -> Result<Descriptor, StoreError> {
+pub(crate) fn describe(
+    media_type: &str,
+    digest: &Digest,
+    size: u64,
+) -> Result<Descriptor, StoreError> {
     // Both types hold the same text; the foreign one cannot be built from ours without parsing.
     let text = digest.to_string();
     let parsed = oci_spec::image::Digest::try_from(text.as_str());

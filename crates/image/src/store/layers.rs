@@ -23,18 +23,20 @@ impl Store {
     }
 
     /// Converts a layer from its blob, unless that is done; waits for a process that is at it.
-    /// Call with the content lock held.
+    /// Call with the content lock held, and finish the item (the blob's short digest) afterwards.
     pub(crate) fn ensure_layer(
         &self,
         blob: &Descriptor,
         diff_id: &Digest,
         progress: &dyn Progress,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Outcome, StoreError> {
         if self.has_layer(diff_id) {
-            return Ok(());
+            return Ok(Outcome::Exists);
         }
-        let digest = digest_of(blob)
-            .map_err(|source| StoreError::Document { digest: diff_id.clone(), source })?;
+        let digest = digest_of(blob).map_err(|source| StoreError::Document {
+            digest: diff_id.clone(),
+            source,
+        })?;
         let item = digest.short();
         let name = format!("layer-{}", diff_id.hex());
         let _lock = match self.try_lock(&name)? {
@@ -45,34 +47,67 @@ impl Store {
             }
         };
         if self.has_layer(diff_id) {
-            progress.finish(&item, Outcome::Exists);
-            return Ok(());
+            return Ok(Outcome::Exists);
         }
         progress.start(&item, Phase::Converting, Some(blob.size()));
-        self.convert_layer(&digest, diff_id, &|bytes| progress.advance(&item, bytes))?;
-        progress.finish(&item, Outcome::Done);
-        Ok(())
+        self.convert_layer(&digest, Some(diff_id), &|bytes| {
+            progress.advance(&item, bytes)
+        })?;
+        Ok(Outcome::Done)
     }
 
-    fn convert_layer(&self, digest: &Digest, diff_id: &Digest, advance: &dyn Fn(u64)) -> Result<(), StoreError> {
+    /// Converts a layer whose uncompressed digest nobody knows yet, and returns that digest.
+    pub(crate) fn add_layer(
+        &self,
+        digest: &Digest,
+        progress: &dyn Progress,
+    ) -> Result<Digest, StoreError> {
+        let item = digest.short();
+        progress.start(&item, Phase::Converting, self.blob_size(digest));
+        let diff_id = self.convert_layer(digest, None, &|bytes| progress.advance(&item, bytes))?;
+        progress.finish(&item, Outcome::Done);
+        Ok(diff_id)
+    }
+
+    fn convert_layer(
+        &self,
+        digest: &Digest,
+        expected: Option<&Digest>,
+        advance: &dyn Fn(u64),
+    ) -> Result<Digest, StoreError> {
         let path = self.blob_path(digest);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::MissingBlob { digest: digest.clone(), image: diff_id.short() });
+                return Err(StoreError::MissingBlob {
+                    digest: digest.clone(),
+                    image: digest.short(),
+                });
             }
             Err(source) => return Err(io_error("open", &path)(source)),
         };
         let counted = BufReader::with_capacity(BUFFER, Counted { file, advance });
-        let decompress = |source| StoreError::Decompress { digest: digest.clone(), source };
+        let decompress = |source| StoreError::Decompress {
+            digest: digest.clone(),
+            source,
+        };
         let decoder = Decoder::new(counted).map_err(decompress)?;
         let limits = Limits::default();
-        let mut hashed = Hashed { reader: decoder, hash: Sha256::new(), size: 0 };
+        let mut hashed = Hashed {
+            reader: decoder,
+            hash: Sha256::new(),
+            size: 0,
+        };
         let dir = self.temp_dir()?;
-        layer::convert(&mut hashed, dir.path(), &limits)
-            .map_err(|source| StoreError::Layer { digest: digest.clone(), source })?;
+        layer::convert(&mut hashed, dir.path(), &limits).map_err(|source| StoreError::Layer {
+            digest: digest.clone(),
+            source,
+        })?;
         // An archive ends before its stream does: padding counts for the digest.
-        let rest = limits.max_bytes.saturating_sub(hashed.size).saturating_add(1);
+        let rest = limits
+            .max_bytes
+            .saturating_sub(hashed.size)
+            .saturating_add(1);
         io::copy(&mut (&mut hashed).take(rest), &mut io::sink()).map_err(decompress)?;
         if hashed.size > limits.max_bytes {
             return Err(StoreError::SizeMismatch {
@@ -82,14 +117,22 @@ impl Store {
             });
         }
         let actual = Digest::from_bytes(hashed.hash.finalize().into());
-        if actual != *diff_id {
+        if let Some(expected) = expected.filter(|expected| **expected != actual) {
             return Err(StoreError::DigestMismatch {
                 what: format!("uncompressed layer {digest}"),
-                expected: diff_id.clone(),
+                expected: expected.clone(),
                 actual,
             });
         }
-        self.publish_dir(dir, &self.layer_dir(diff_id))
+        // Somebody may use the very layer that turned out to be this one: do not replace it.
+        let _lock = match expected {
+            Some(_) => None,
+            None => Some(self.lock(&format!("layer-{}", actual.hex()))?),
+        };
+        if expected.is_some() || !self.has_layer(&actual) {
+            self.publish_dir(dir, &self.layer_dir(&actual))?;
+        }
+        Ok(actual)
     }
 }
 
@@ -103,7 +146,9 @@ impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.hash.update(buffer.get(..n).unwrap_or_default());
-        self.size = self.size.saturating_add(u64::try_from(n).unwrap_or_default());
+        self.size = self
+            .size
+            .saturating_add(u64::try_from(n).unwrap_or_default());
         Ok(n)
     }
 }

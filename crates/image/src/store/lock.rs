@@ -22,7 +22,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn lease(&self) -> Result<Lease, StoreError> {
-        Ok(Lease { _lease: self.lock_shared("lease")?, _content: self.lock_shared("content")? })
+        Ok(Lease {
+            _lease: self.lock_shared("lease")?,
+            _content: self.lock_shared("content")?,
+        })
     }
 
     /// Keeps what is being added from being swept before the index leads to it.

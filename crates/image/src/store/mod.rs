@@ -30,12 +30,10 @@ use std::sync::Arc;
 use bulkhead_types::Digest;
 
 pub(crate) use atomic::sync_parent;
-use atomic::TempDir;
-pub(crate) use blob::BlobWriter;
 pub use disk::ImageDisk;
 pub use error::StoreError;
 pub use image::{HistoryEntry, Image};
-pub(crate) use index::describe;
+pub(crate) use index::{describe, name_of, set_names};
 pub use lock::Lease;
 pub(crate) use lock::Lock;
 pub use remove::{ImageUse, PruneFilter, Pruned, Removed};
@@ -56,13 +54,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]; [`StoreError::Layout`] where `root/image` is of another version.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: Arc::from(root) };
+        let store = Self {
+            root: Arc::from(root),
+        };
         let marker = store.layout_dir().join("oci-layout");
         match fs::read_to_string(&marker) {
             Ok(text) => {
                 let version: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-                let version = version.as_ref().and_then(|v| v.get("imageLayoutVersion")).and_then(|v| v.as_str());
-                if version == Some("1.0.0") { Ok(store) } else { Err(StoreError::Layout { path: marker }) }
+                let version = version
+                    .as_ref()
+                    .and_then(|v| v.get("imageLayoutVersion"))
+                    .and_then(|v| v.as_str());
+                if version == Some("1.0.0") {
+                    Ok(store)
+                } else {
+                    Err(StoreError::Layout { path: marker })
+                }
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 store.create()?;
@@ -73,7 +80,14 @@ impl Store {
     }
 
     fn create(&self) -> Result<(), StoreError> {
-        for dir in ["image/blobs/sha256", "layers", "disks", "tmp", "partial", "locks"] {
+        for dir in [
+            "image/blobs/sha256",
+            "layers",
+            "disks",
+            "tmp",
+            "partial",
+            "locks",
+        ] {
             let dir = self.root.join(dir);
             fs::create_dir_all(&dir).map_err(io_error("create directory", &dir))?;
         }

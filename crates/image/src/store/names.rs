@@ -3,7 +3,6 @@
 use bulkhead_types::Digest;
 use oci_spec::image::Descriptor;
 
-use super::image::find_entry;
 use super::index::{name_of, repo_digests_of, same_manifest, set_names};
 use super::{Image, Store, StoreError};
 use crate::manifest::digest_of;
@@ -19,8 +18,13 @@ impl Store {
             return Err(StoreError::TagHasDigest(name.familiar()));
         }
         self.update_index(|entries| {
-            let source = entries.iter().find(|entry| same_manifest(entry, &image.manifest_digest)).cloned();
-            let Some(mut descriptor) = source else { return Err(StoreError::NotFound(image.display_name())) };
+            let source = entries
+                .iter()
+                .find(|entry| same_manifest(entry, &image.manifest_digest))
+                .cloned();
+            let Some(mut descriptor) = source else {
+                return Err(StoreError::NotFound(image.display_name()));
+            };
             set_names(&mut descriptor, None, &[]);
             put_entry(entries, descriptor, Some(name), None);
             Ok(())
@@ -47,11 +51,16 @@ impl Store {
     }
 
     /// Remembers that a registry knows the image by this digest.
-    pub(crate) fn add_repo_digest(&self, name: &Reference, manifest: &Digest, at: &Reference) -> Result<(), StoreError> {
+    pub(crate) fn add_repo_digest(
+        &self,
+        name: &Reference,
+        manifest: &Digest,
+        at: &Reference,
+    ) -> Result<(), StoreError> {
         self.update_index(|entries| {
-            let by_name = entries
-                .iter_mut()
-                .find(|entry| same_manifest(entry, manifest) && name_of(entry).as_ref() == Some(name));
+            let by_name = entries.iter_mut().find(|entry| {
+                same_manifest(entry, manifest) && name_of(entry).as_ref() == Some(name)
+            });
             if let Some(entry) = by_name {
                 let mut known = repo_digests_of(entry);
                 if !known.contains(at) {
@@ -63,12 +72,6 @@ impl Store {
             Ok(())
         })
     }
-
-    /// The manifest that a name leads to now.
-    pub(crate) fn manifest_of(&self, name: &Reference) -> Result<Option<Digest>, StoreError> {
-        let index = self.load_index()?;
-        Ok(find_entry(&index, name).and_then(|entry| digest_of(entry).ok()))
-    }
 }
 
 fn put_entry(
@@ -77,14 +80,22 @@ fn put_entry(
     name: Option<&Reference>,
     repo_digest: Option<&Reference>,
 ) {
-    let Ok(digest) = digest_of(&descriptor) else { return };
+    let Ok(digest) = digest_of(&descriptor) else {
+        return;
+    };
     let mut known: Vec<Reference> = Vec::new();
     if let Some(name) = name {
-        if let Some(at) = entries.iter().position(|entry| name_of(entry).as_ref() == Some(name)) {
+        if let Some(at) = entries
+            .iter()
+            .position(|entry| name_of(entry).as_ref() == Some(name))
+        {
             let mut old = entries.remove(at);
             if same_manifest(&old, &digest) {
                 known = repo_digests_of(&old);
-            } else if !entries.iter().any(|entry| digest_of(entry).is_ok_and(|d| same_manifest(&old, &d))) {
+            } else if !entries
+                .iter()
+                .any(|entry| digest_of(entry).is_ok_and(|d| same_manifest(&old, &d)))
+            {
                 // The image that had this name stays, nameless, until it is pruned.
                 let repo_digests = repo_digests_of(&old);
                 set_names(&mut old, None, &repo_digests);

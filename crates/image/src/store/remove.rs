@@ -63,8 +63,14 @@ impl Store {
         let removed = {
             let _lease = self.lock("lease")?;
             let image = self.resolve(target)?;
-            let name = target.parse::<Reference>().ok().filter(|name| image.names.contains(name));
-            let users: Vec<ImageUse> = uses().into_iter().filter(|one| one.image == image.id).collect();
+            let name = target
+                .parse::<Reference>()
+                .ok()
+                .filter(|name| image.names.contains(name));
+            let users: Vec<ImageUse> = uses()
+                .into_iter()
+                .filter(|one| one.image == image.id)
+                .collect();
             let going = self.names_going(&image, name, target, force, &users)?;
             self.forget(&image, &going, !users.is_empty())?
         };
@@ -104,7 +110,8 @@ impl Store {
                 if !users.is_empty() && !force {
                     return Err(in_use("must be forced", users.iter().collect()));
                 }
-                let repositories: BTreeSet<String> = image.names.iter().map(Reference::name).collect();
+                let repositories: BTreeSet<String> =
+                    image.names.iter().map(Reference::name).collect();
                 if repositories.len() > 1 && !force {
                     return Err(StoreError::ManyNames {
                         image: image.id.short(),
@@ -117,12 +124,19 @@ impl Store {
     }
 
     /// Takes `going` from the index, and the image too when no name is left and nothing keeps it.
-    fn forget(&self, image: &Image, going: &[Reference], keep: bool) -> Result<Vec<Removed>, StoreError> {
+    fn forget(
+        &self,
+        image: &Image,
+        going: &[Reference],
+        keep: bool,
+    ) -> Result<Vec<Removed>, StoreError> {
         self.update_index(|entries| {
             let mut removed: Vec<Removed> = Vec::new();
             let mine = |entry: &oci_spec::image::Descriptor| {
                 same_manifest(entry, &image.manifest_digest)
-                    || self.load_image(entry).is_ok_and(|other| other.id == image.id)
+                    || self
+                        .load_image(entry)
+                        .is_ok_and(|other| other.id == image.id)
             };
             let (mine, mut rest): (Vec<_>, Vec<_>) = entries.drain(..).partition(mine);
             let mut left = Vec::new();
@@ -167,7 +181,9 @@ impl Store {
             for image in self.images()? {
                 let wanted = filter == PruneFilter::Unused || image.names.is_empty();
                 if wanted && !used.contains(&image.id) && also(&image) {
-                    pruned.removed.extend(self.forget(&image, &image.names, false)?);
+                    pruned
+                        .removed
+                        .extend(self.forget(&image, &image.names, false)?);
                 }
             }
         }

@@ -1,0 +1,52 @@
+//! Registries, by the OCI distribution specification 1.1 and Docker's token authentication.
+//!
+//! Everything that a registry sends is hostile until its digest is checked: documents are read with
+//! a bound, blobs only as long as their descriptor says, and credentials go to the registry and to
+//! the token service that it names, never to where it redirects.
+
+mod auth;
+mod client;
+mod download;
+mod error;
+mod pull;
+mod push;
+mod retry;
+mod upload;
+
+pub use auth::Credentials;
+pub use error::RegistryError;
+pub use pull::{PullOptions, pull};
+pub use push::{PushSummary, push};
+pub use retry::RetryPolicy;
+
+/// How to speak to registries.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// `host[:port]` of registries that may be reached over HTTP or with a certificate that cannot
+    /// be verified. Loopback addresses may be reached over HTTP always.
+    pub insecure: Vec<String>,
+    /// Credentials to use instead of those in Docker's configuration file.
+    pub credentials: Option<Credentials>,
+    /// When to give up.
+    pub retry: RetryPolicy,
+}
+
+/// Runs a future to its end on a runtime of its own. In a thread of its own too, because the caller
+/// may be inside another runtime, which forbids blocking.
+fn block_on<T, F>(future: impl FnOnce() -> F + Send) -> Result<T, RegistryError>
+where
+    T: Send,
+    F: Future<Output = Result<T, RegistryError>>,
+{
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| RegistryError::Runtime { source })?;
+        runtime.block_on(future())
+    };
+    std::thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}

@@ -1,0 +1,284 @@
+//! From a reference to an image in the store.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use bulkhead_types::Digest;
+use futures::StreamExt;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, PlatformBuilder};
+
+use super::client::{Access, Client, RawManifest};
+use super::error::RegistryError;
+use super::{RegistryOptions, block_on};
+use crate::manifest::{
+    self, CONFIG_MAX, DOCKER_MANIFEST, Document, ManifestError, OCI_MANIFEST, digest_of,
+};
+use crate::platform::Platform;
+use crate::progress::{Outcome, Progress};
+use crate::reference::Reference;
+use crate::store::{Image, Store, StoreError, describe};
+
+/// Downloads at a time, as Docker has it: more gain little and are unfair.
+const DOWNLOADS: usize = 3;
+/// Conversions at a time: they are bound by the processor, and a download is running too.
+const CONVERSIONS: usize = 2;
+
+/// What to pull.
+#[derive(Debug, Clone, Default)]
+pub struct PullOptions {
+    /// The platform to choose from an index; by default this host's.
+    pub platform: Option<Platform>,
+    /// How to speak to the registry.
+    pub registry: RegistryOptions,
+}
+
+/// Pulls an image: manifest, configuration and layers, verified and converted. Blobs that are here
+/// are not transferred, a blob that another process transfers is waited for, and one that was
+/// interrupted is continued.
+///
+/// # Errors
+/// [`RegistryError`]; nothing is recorded then, but verified blobs and the beginnings of others stay
+/// for the next attempt, unless they are what is wrong.
+pub fn pull(
+    store: &Store,
+    reference: &Reference,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<Image, RegistryError> {
+    let client = Client::new(reference, Access::Pull, &[], &options.registry, progress)?;
+    let result = {
+        let _content = store.using_content()?;
+        pull_with(store, &client, options)
+    };
+    let unusable = |error: &RegistryError| {
+        use crate::kind::ErrorKind::{Corrupt, InvalidInput, NoSpace};
+        matches!(error.kind(), Corrupt | InvalidInput | NoSpace)
+    };
+    if result.as_ref().is_err_and(unusable) {
+        store.sweep_soon()?;
+    } else {
+        store.sweep_if_pending()?;
+    }
+    result
+}
+
+/// An image's documents, with its configuration in the store.
+struct Found {
+    top: Digest,
+    raw: RawManifest,
+    manifest: ImageManifest,
+    config: ImageConfiguration,
+}
+
+fn pull_with(
+    store: &Store,
+    client: &Client<'_>,
+    options: &PullOptions,
+) -> Result<Image, RegistryError> {
+    let document = |source| RegistryError::Document {
+        reference: client.reference.familiar(),
+        source,
+    };
+    let found = block_on(|| find(store, client, options))?;
+    let layers = manifest::layers_of(&found.manifest, &found.config).map_err(document)?;
+    transfer(store, client, layers)?;
+    let digest = store.put_blob(&found.raw.bytes)?;
+    let stated = found
+        .manifest
+        .media_type()
+        .as_ref()
+        .map(ToString::to_string);
+    let media_type = match stated.or(found.raw.content_type) {
+        Some(text) if text == DOCKER_MANIFEST => DOCKER_MANIFEST,
+        _ => OCI_MANIFEST,
+    };
+    let size = u64::try_from(found.raw.bytes.len()).unwrap_or(u64::MAX);
+    let mut descriptor = describe(media_type, &digest, size)?;
+    descriptor.set_platform(
+        PlatformBuilder::default()
+            .architecture(found.config.architecture().clone())
+            .os(found.config.os().clone())
+            .build()
+            .ok(),
+    );
+    let repo_digest = client.reference.at(found.top);
+    let name = match client.reference.digest() {
+        Some(_) => repo_digest.clone(),
+        None => client.reference.clone(),
+    };
+    Ok(store.put_image(descriptor, Some(&name), Some(&repo_digest))?)
+}
+
+/// Gets manifest and configuration, by way of an index where there is one.
+async fn find(
+    store: &Store,
+    client: &Client<'_>,
+    options: &PullOptions,
+) -> Result<Found, RegistryError> {
+    let reference = client.reference;
+    let document = |source| RegistryError::Document {
+        reference: reference.familiar(),
+        source,
+    };
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let wanted = reference.digest().map(ToString::to_string);
+    let wanted = wanted.unwrap_or_else(|| reference.tag().unwrap_or("latest").to_owned());
+    let mut raw = client.manifest(&wanted).await?;
+    let top = raw.digest.clone();
+    let parse = |raw: &RawManifest| {
+        manifest::parse_manifest(&raw.bytes, raw.content_type.as_deref()).map_err(document)
+    };
+    let manifest = match parse(&raw)? {
+        Document::Manifest(manifest) => *manifest,
+        Document::Index(index) => {
+            let chosen = manifest::choose(&index, &platform).map_err(document)?;
+            raw = client
+                .manifest(&digest_of(chosen).map_err(document)?.to_string())
+                .await?;
+            match parse(&raw)? {
+                Document::Manifest(manifest) => *manifest,
+                Document::Index(_) => {
+                    return Err(document(ManifestError::MediaType(
+                        "an index in an index".into(),
+                    )));
+                }
+            }
+        }
+    };
+    let never = AtomicBool::new(false);
+    let config_digest = digest_of(manifest.config()).map_err(document)?;
+    let outcome = client.fetch(store, manifest.config(), &never).await?;
+    client.progress.finish(&config_digest.short(), outcome);
+    let config =
+        manifest::parse_config(&store.read_blob(&config_digest, CONFIG_MAX)?).map_err(document)?;
+    // Without --platform a lone image is taken as it is, as Docker does.
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    if options.platform.is_some()
+        && !platform.accepts(&os, &architecture, config.variant().as_deref())
+    {
+        let available = vec![
+            Platform {
+                os,
+                architecture,
+                variant: config.variant().clone(),
+            }
+            .to_string(),
+        ];
+        return Err(document(ManifestError::NoPlatform {
+            wanted: platform.to_string(),
+            available,
+        }));
+    }
+    Ok(Found {
+        top,
+        raw,
+        manifest,
+        config,
+    })
+}
+
+/// Downloads layers while others, already verified, are being converted.
+fn transfer(
+    store: &Store,
+    client: &Client<'_>,
+    layers: Vec<(Descriptor, Digest)>,
+) -> Result<(), RegistryError> {
+    let mut seen = HashSet::new();
+    let layers: Vec<_> = layers
+        .into_iter()
+        .filter(|(blob, _)| seen.insert(blob.digest().clone()))
+        .collect();
+    let stop = AtomicBool::new(false);
+    let failure: Mutex<Option<StoreError>> = Mutex::new(None);
+    let (verified, queue) = channel();
+    let queue = Mutex::new(queue);
+    let downloaded = std::thread::scope(|scope| {
+        for _ in 0..CONVERSIONS.min(layers.len()) {
+            scope.spawn(|| {
+                if let Err(error) = convert_all(store, &queue, &stop, client.progress)
+                    && !stop.swap(true, Ordering::Relaxed)
+                    && let Ok(mut first) = failure.lock()
+                {
+                    *first = Some(error);
+                }
+            });
+        }
+        let result = block_on(|| download_all(store, client, &layers, &stop, verified));
+        if result.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        result
+    });
+    if let Some(error) = failure
+        .lock()
+        .map(|mut first| first.take())
+        .unwrap_or_default()
+    {
+        return Err(error.into());
+    }
+    downloaded
+}
+
+/// A layer whose blob is in the store.
+struct Verified {
+    blob: Descriptor,
+    diff_id: Digest,
+    outcome: Outcome,
+}
+
+async fn download_all(
+    store: &Store,
+    client: &Client<'_>,
+    layers: &[(Descriptor, Digest)],
+    stop: &AtomicBool,
+    verified: Sender<Verified>,
+) -> Result<(), RegistryError> {
+    let mut downloads = futures::stream::iter(layers)
+        .map(|(blob, diff_id)| async move {
+            let outcome = client.fetch(store, blob, stop).await?;
+            Ok::<_, RegistryError>(Verified {
+                blob: blob.clone(),
+                diff_id: diff_id.clone(),
+                outcome,
+            })
+        })
+        .buffer_unordered(DOWNLOADS);
+    while let Some(layer) = downloads.next().await {
+        let layer = layer?;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // Nobody receives only when a conversion failed, which says why itself.
+        let _ = verified.send(layer);
+    }
+    Ok(())
+}
+
+fn convert_all(
+    store: &Store,
+    queue: &Mutex<Receiver<Verified>>,
+    stop: &AtomicBool,
+    progress: &dyn Progress,
+) -> Result<(), StoreError> {
+    loop {
+        let next = match queue.lock() {
+            Ok(queue) => queue.recv(),
+            Err(_) => return Ok(()),
+        };
+        let Ok(layer) = next else { return Ok(()) };
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let converted = store.ensure_layer(&layer.blob, &layer.diff_id, progress)?;
+        let outcome = if layer.outcome == Outcome::Exists {
+            converted
+        } else {
+            layer.outcome
+        };
+        if let Ok(digest) = digest_of(&layer.blob) {
+            progress.finish(&digest.short(), outcome);
+        }
+    }
+}
