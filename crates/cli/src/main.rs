@@ -1,4 +1,45 @@
 //! The bulkhead command line.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | `args` | words to a verb and its arguments, complaints in Docker's words |
+//! | `commands` | one file per verb |
+//! | `output`, `template` | tables, JSON, `--format` |
+//! | `terminal`, `progress` | the user's side of streams, signals and long operations |
+
+mod args;
+mod commands;
+mod context;
+mod error;
 mod output;
+mod progress;
 mod template;
-fn main() {}
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // A sandbox is started for every container: nothing of the command line may stand in its way.
+    if words.get(1).is_some_and(|word| word == bulkhead_sandbox::SANDBOX_VERB) {
+        return bulkhead_sandbox::main();
+    }
+    let parsed = match args::parse(&words) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(complaint) => {
+            eprintln!("{}", complaint.text);
+            return ExitCode::from(complaint.code);
+        }
+    };
+    let context = context::Context::new(&parsed.globals);
+    match (parsed.verb.execute)(&parsed.matches, &context) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            error::report(&error);
+            ExitCode::from((parsed.verb.failure_code)(&error))
+        }
+    }
+}

@@ -1,30 +1,11 @@
-//! Durations and sizes in the words of Docker's `go-units`.
+//! Ages and sizes in the words of Docker's `go-units`.
 
 use bulkhead_types::ByteSize;
 use jiff::Timestamp;
 
-/// A duration in words: `Less than a second`, `About a minute`, `3 days`.
-pub fn duration(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    let hours = (seconds + 1800) / 3600;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
-
 /// How long ago, from `now`: `5 minutes ago`.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", duration(now.as_second() - then.as_second()))
+    format!("{} ago", bulkhead_engine::human_duration(now.duration_since(then)))
 }
 
 /// Bytes with four significant digits, as `docker ps -s` prints them: `1.234kB`.
@@ -65,35 +46,6 @@ pub fn ellipsis(text: &str, length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_in_dockers_words() {
-        const HOUR: i64 = 3600;
-        const DAY: i64 = 24 * HOUR;
-        for (seconds, text) in [
-            (-5, "Less than a second"),
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (59 * 60, "59 minutes"),
-            (HOUR, "About an hour"),
-            (89 * 60, "About an hour"),
-            (90 * 60, "2 hours"),
-            (47 * HOUR, "47 hours"),
-            (48 * HOUR, "2 days"),
-            (13 * DAY, "13 days"),
-            (14 * DAY, "2 weeks"),
-            (59 * DAY, "8 weeks"),
-            (60 * DAY, "2 months"),
-            (729 * DAY, "24 months"),
-            (730 * DAY, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), text, "{seconds}");
-        }
-    }
 
     #[test]
     fn sizes_have_four_digits_and_image_sizes_three() {

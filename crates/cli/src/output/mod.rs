@@ -2,10 +2,12 @@
 
 mod columns;
 mod format;
+mod glob;
 mod human;
 mod write;
 
 pub use columns::align;
 pub use format::{Format, Listing};
-pub use human::{ago, duration, ellipsis, image_size, size};
+pub use glob::glob;
+pub use human::{ago, ellipsis, image_size, size};
 pub use write::Out;

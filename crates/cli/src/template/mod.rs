@@ -17,6 +17,7 @@ mod value;
 
 pub use error::TemplateError;
 pub use functions::Functions;
+pub use printf::quote;
 pub use value::Value;
 
 /// A parsed template.

@@ -1,0 +1,14 @@
+//! The command line as Docker's users type it, on clap.
+//!
+//! clap parses; this module gives it Docker's conventions (`--flag=false`, last one wins, one message
+//! format, exit codes) and builds only the verb that was typed, because a full tree costs as much as the
+//! rest of the command's start.
+
+mod complaint;
+mod parsers;
+mod tree;
+mod verb;
+
+pub use parsers::{KeyValue, boolean, ListFileError, env_file, label_file, parse_cpus, seconds};
+pub use tree::{full_tree, parse};
+pub use verb::{Arity, Execute, Group, Heading, Verb};

@@ -1,0 +1,276 @@
+//! From words to a verb and its arguments.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::complaint::Complaint;
+use super::verb::{Group, Heading, Verb};
+use crate::commands::{GROUPS, VERBS};
+
+/// What was typed.
+pub struct Parsed {
+    /// Flags before the verb.
+    pub globals: ArgMatches,
+    /// The verb's own arguments.
+    pub matches: ArgMatches,
+    /// The verb.
+    pub verb: &'static Verb,
+}
+
+/// Finds the verb and parses its arguments. `Ok(None)` means that help or the version was asked for and
+/// printed.
+///
+/// # Errors
+/// What does not fit, in Docker's words.
+pub fn parse(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
+    let globals_end = 1 + globals_length(words.get(1..).unwrap_or_default());
+    let (head, rest) = words.split_at(globals_end.min(words.len()));
+    let globals = match root().try_get_matches_from(head) {
+        Ok(matches) => matches,
+        Err(error) => return Complaint::from_clap(error, &root(), "bulkhead", None),
+    };
+    if globals.get_flag("version") {
+        println!("bulkhead version {}", env!("CARGO_PKG_VERSION"));
+        return Ok(None);
+    }
+    let Some((word, rest)) = rest.split_first() else {
+        return print_help(&mut root());
+    };
+    let word = word.to_string_lossy();
+    if word == "help" {
+        return help(rest);
+    }
+    if let Some(verb) = VERBS.iter().find(|verb| verb.is(&word)) {
+        return verb_of(verb, format!("bulkhead {}", verb.name), globals, rest);
+    }
+    let Some(group) = GROUPS.iter().find(|group| group.name == word) else {
+        return Err(Complaint::unknown_command("bulkhead", &word));
+    };
+    let path = format!("bulkhead {}", group.name);
+    match rest.split_first() {
+        None => print_help(&mut group_command(group)),
+        Some((word, rest)) => {
+            let word = word.to_string_lossy();
+            match group.verbs.iter().find(|verb| verb.is(&word)) {
+                Some(verb) => verb_of(verb, format!("{path} {}", verb.name), globals, rest),
+                None if word == "--help" || word == "-h" => print_help(&mut group_command(group)),
+                None if word.starts_with('-') => Err(Complaint::unknown_flag(&path, "COMMAND", &word)),
+                None => Err(Complaint::unknown_command(&path, &word)),
+            }
+        }
+    }
+}
+
+fn verb_of(
+    verb: &'static Verb,
+    path: String,
+    globals: ArgMatches,
+    rest: &[OsString],
+) -> Result<Option<Parsed>, Complaint> {
+    let command = verb_command(verb, &path);
+    let first = OsString::from(path.as_str());
+    let words = std::iter::once(&first).chain(rest);
+    match command.clone().try_get_matches_from(words) {
+        Ok(matches) => Ok(Some(Parsed { globals, matches, verb })),
+        Err(error) => Complaint::from_clap(error, &command, &path, Some(verb)),
+    }
+}
+
+/// How many words before the verb are flags and their values.
+fn globals_length(words: &[OsString]) -> usize {
+    let mut index = 0;
+    while let Some(word) = words.get(index) {
+        let word = word.to_string_lossy();
+        if !word.starts_with('-') || word == "-" || word == "--" {
+            break;
+        }
+        let takes_next = matches!(word.as_ref(), "--root" | "--config" | "--log-level" | "-l");
+        index += if takes_next { 2 } else { 1 };
+    }
+    index
+}
+
+fn root() -> Command {
+    let mut list = String::new();
+    section(&mut list, "Common Commands", &listed(VERBS, Heading::Common));
+    let groups: Vec<(&str, &str)> = GROUPS.iter().map(|group| (group.name, group.about)).collect();
+    section(&mut list, "Management Commands", &groups);
+    section(&mut list, "Commands", &listed(VERBS, Heading::Other));
+    let command = Command::new("bulkhead")
+        .override_usage("bulkhead [OPTIONS] COMMAND")
+        .about("A container engine in which every container has a kernel of its own")
+        .help_template("Usage:  {usage}\n\n{about}\n{before-help}\nGlobal Options:\n{options}\n\n{after-help}")
+        .before_help(list)
+        .after_help("Run 'bulkhead COMMAND --help' for more information on a command.")
+        .arg(Arg::new("root").long("root").value_name("dir").value_parser(clap::value_parser!(std::path::PathBuf)).help(
+            "State directory (default \"/var/lib/bulkhead\" for root, \"~/.local/share/bulkhead\" for others; also BULKHEAD_ROOT)",
+        ))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("file")
+                .value_parser(clap::value_parser!(std::path::PathBuf))
+                .help("Configuration file, instead of /etc/bulkhead/config.toml and ~/.config/bulkhead/config.toml"),
+        )
+        .arg(Arg::new("debug").short('D').long("debug").action(ArgAction::SetTrue).help("Enable debug mode"))
+        .arg(
+            Arg::new("log-level")
+                .short('l')
+                .long("log-level")
+                .value_name("string")
+                .value_parser(["trace", "debug", "info", "warn", "error"])
+                .hide_possible_values(true)
+                .help("Set the logging level (\"trace\", \"debug\", \"info\", \"warn\", \"error\") (default \"warn\")"),
+        )
+        .arg(
+            Arg::new("version")
+                .short('v')
+                .long("version")
+                .action(ArgAction::SetTrue)
+                .help("Print version information and quit"),
+        );
+    docker_like(command)
+}
+
+fn listed(verbs: &'static [Verb], heading: Heading) -> Vec<(&'static str, &'static str)> {
+    let mut list: Vec<_> =
+        verbs.iter().filter(|v| v.heading == heading).map(|v| (v.name, v.about)).collect();
+    if heading == Heading::Other {
+        list.sort_unstable();
+    }
+    list
+}
+
+fn section(out: &mut String, title: &str, entries: &[(&str, &str)]) {
+    out.push_str(&format!("\n{title}:\n"));
+    for (name, about) in entries {
+        out.push_str(&format!("  {name:<11} {about}\n"));
+    }
+}
+
+fn group_command(group: &Group) -> Command {
+    let mut list = String::new();
+    let mut entries: Vec<_> = group.verbs.iter().map(|v| (v.name, v.about)).collect();
+    entries.sort_unstable();
+    section(&mut list, "Commands", &entries);
+    let path = format!("bulkhead {}", group.name);
+    docker_like(
+        Command::new(group.name)
+            .override_usage(format!("{path} COMMAND"))
+            .about(group.about)
+            .help_template("Usage:  {usage}\n\n{about}\n{before-help}\n{after-help}")
+            .before_help(list)
+            .after_help(format!("Run '{path} COMMAND --help' for more information on a command.")),
+    )
+}
+
+fn verb_command(verb: &Verb, path: &str) -> Command {
+    let command = (verb.augment)(Command::new(verb.name))
+        .override_usage(format!("{path} {}", verb.usage).trim_end().to_owned())
+        .about(verb.about)
+        .help_template("Usage:  {usage}\n\n{about}\n{before-help}\nOptions:\n{options}");
+    let command = match aliases(verb) {
+        Some(aliases) => command.before_help(format!("\nAliases:\n  {aliases}\n")),
+        None => command.before_help(""),
+    };
+    docker_like(command)
+}
+
+/// Every way to type the verb, where there is more than one.
+fn aliases(verb: &Verb) -> Option<String> {
+    let mut ways = Vec::new();
+    for group in GROUPS {
+        for other in group.verbs {
+            if other.about == verb.about && other.usage == verb.usage {
+                let names = std::iter::once(&other.name).chain(other.aliases);
+                ways.extend(names.map(|name| format!("bulkhead {} {name}", group.name)));
+            }
+        }
+    }
+    for other in VERBS {
+        if other.about == verb.about && other.usage == verb.usage {
+            let names = std::iter::once(&other.name).chain(other.aliases);
+            ways.extend(names.map(|name| format!("bulkhead {name}")));
+        }
+    }
+    (ways.len() > 1).then(|| ways.join(", "))
+}
+
+/// pflag's conventions: `--flag=false`, the last of several wins, `--help` beside a `-h` that may mean
+/// something else, flags and words mixed.
+fn docker_like(command: Command) -> Command {
+    let short_h_is_free = !command.get_arguments().any(|arg| arg.get_short() == Some('h'));
+    let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print usage");
+    let help = if short_h_is_free { help.short('h') } else { help };
+    command
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .args_override_self(true)
+        .arg(help)
+        .mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => {
+                let default = if arg.get_default_values().iter().any(|v| v == "true") { "true" } else { "false" };
+                arg.action(ArgAction::Set)
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true")
+                    .default_value(default)
+                    .value_parser(super::parsers::boolean)
+                    .hide_default_value(true)
+                    .hide_possible_values(true)
+                    .value_name("bool")
+            }
+            _ => arg,
+        })
+}
+
+fn print_help(command: &mut Command) -> Result<Option<Parsed>, Complaint> {
+    use std::io::Write;
+    let text = command.render_help().to_string();
+    // A reader that left early has seen what it wanted.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(None)
+}
+
+/// `bulkhead help [COMMAND…]`
+fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
+    let words: Vec<String> = words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => print_help(&mut root()),
+        [first, rest @ ..] => {
+            if let Some(verb) = VERBS.iter().find(|verb| verb.is(first)) {
+                return print_help(&mut verb_command(verb, &format!("bulkhead {}", verb.name)));
+            }
+            let Some(group) = GROUPS.iter().find(|group| group.name == *first) else {
+                return Err(Complaint::unknown_topic(&words.join(" ")));
+            };
+            match rest.first().map(|word| (word, group.verbs.iter().find(|verb| verb.is(word)))) {
+                None => print_help(&mut group_command(group)),
+                Some((_, Some(verb))) => {
+                    print_help(&mut verb_command(verb, &format!("bulkhead {} {}", group.name, verb.name)))
+                }
+                Some((_, None)) => Err(Complaint::unknown_topic(&words.join(" "))),
+            }
+        }
+    }
+}
+
+/// Every verb with every argument: for completions and man pages.
+pub fn full_tree() -> Command {
+    let with_aliases = |verb: &Verb, path: &str| verb_command(verb, path).visible_aliases(verb.aliases.to_vec());
+    let mut command = root();
+    for verb in VERBS.iter().filter(|verb| verb.heading != Heading::Hidden) {
+        command = command.subcommand(with_aliases(verb, &format!("bulkhead {}", verb.name)));
+    }
+    for group in GROUPS {
+        let mut sub = group_command(group);
+        for verb in group.verbs {
+            sub = sub.subcommand(with_aliases(verb, &format!("bulkhead {} {}", group.name, verb.name)));
+        }
+        command = command.subcommand(sub);
+    }
+    command
+}
