@@ -71,9 +71,7 @@ pub struct KernelCommand<'a> {
     pub arguments: Vec<String>,
     /// `NAME=value`.
     pub environment: Vec<String>,
-    /// Its standard input.
-    pub input: BorrowedFd<'a>,
-    /// Its standard output and error.
+    /// Its standard descriptors, all three.
     pub console: BorrowedFd<'a>,
     /// The directory that becomes its root.
     pub root: &'a VmRoot,
@@ -81,8 +79,6 @@ pub struct KernelCommand<'a> {
     pub cpu: Option<usize>,
     /// Its limits.
     pub limits: KernelLimits,
-    /// Host ids to take where root starts it outside a sandbox's jail.
-    pub host_ids: Option<HostIds>,
 }
 
 /// A kernel process that was started.
@@ -105,7 +101,6 @@ struct Plan {
     environment_pointers: Vec<*const libc::c_char>,
     root: CString,
     program: RawFd,
-    input: RawFd,
     console: RawFd,
     go: RawFd,
     handshake: RawFd,
@@ -194,7 +189,7 @@ impl KernelCommand<'_> {
         }
         let directory =
             File::open(self.root.path()).map_err(JailError::step("open the kernel's root"))?;
-        let ruleset = match landlock::ruleset(&[directory.as_fd()], true) {
+        let ruleset = match landlock::ruleset(&[directory.as_fd()], Some(self.program), true) {
             Ok(Some(ruleset)) => {
                 report.up(Wall::Landlock);
                 Some(ruleset)
@@ -221,7 +216,7 @@ impl KernelCommand<'_> {
             None => plan.run(go_write.as_raw_fd(), handshake.as_raw_fd()),
             Some(child) => {
                 if new_user {
-                    write_id_maps(child.pid, self.host_ids).map_err(JailError::IdMap)?;
+                    write_id_maps(child.pid, self.root.host_ids()).map_err(JailError::IdMap)?;
                 }
                 sys::write_full(go_write.as_fd(), b"1").map_err(JailError::Pipe)?;
                 Ok(KernelProcess {
@@ -262,7 +257,6 @@ impl KernelCommand<'_> {
             _environment: environment,
             root: c_string(self.root.path().as_os_str().as_encoded_bytes())?,
             program: self.program.as_raw_fd(),
-            input: self.input.as_raw_fd(),
             console: self.console.as_raw_fd(),
             go: go.as_raw_fd(),
             handshake: handshake.as_raw_fd(),
@@ -271,7 +265,7 @@ impl KernelCommand<'_> {
             limits: self.limits,
             ids: match (new_user, as_root) {
                 (true, root) => Some((HostIds { uid: 0, gid: 0 }, root)),
-                (false, true) => Some((self.host_ids.unwrap_or_default(), true)),
+                (false, true) => Some((self.root.host_ids().unwrap_or_default(), true)),
                 (false, false) => None,
             },
             new_root: walls.contains(&Wall::EmptyRoot),
@@ -371,7 +365,6 @@ impl Plan {
     fn descriptors(&self) -> io::Result<Moved> {
         // Out of the way of 0, 1 and 2 first: a source may be one of them.
         let floor = 3;
-        let input = sys::dup_above(self.input, floor)?;
         let console = sys::dup_above(self.console, floor)?;
         let program = sys::dup_above(self.program, floor)?;
         let handshake = sys::dup_above(self.handshake, floor)?;
@@ -379,9 +372,9 @@ impl Plan {
             Some(fd) => Some(sys::dup_above(fd, floor)?),
             None => None,
         };
-        sys::dup_onto(input, 0)?;
-        sys::dup_onto(console, 1)?;
-        sys::dup_onto(console, 2)?;
+        for standard in 0..floor {
+            sys::dup_onto(console, standard)?;
+        }
         let mut keep = [program, handshake, ruleset.unwrap_or(program)];
         sys::close_all_but(&mut keep)?;
         Ok(Moved {

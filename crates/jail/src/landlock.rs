@@ -12,10 +12,14 @@ use landlock::{
 /// The newest version whose rights we name; older kernels get what they know (best effort).
 const NEWEST: ABI = ABI::V6;
 
-/// Builds a rule set that allows everything beneath `allowed` and nothing elsewhere. `None` where the kernel
+/// Builds a rule set that allows everything beneath `allowed`, executing the file `program`, and nothing else. `None` where the kernel
 /// has no Landlock. `scoped` also cuts signals and abstract sockets to processes outside; a sandbox must not
 /// be scoped, because it signals the kernel process, which has a rule set beside its own.
-pub(crate) fn ruleset(allowed: &[BorrowedFd<'_>], scoped: bool) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn ruleset(
+    allowed: &[BorrowedFd<'_>],
+    program: Option<BorrowedFd<'_>>,
+    scoped: bool,
+) -> io::Result<Option<OwnedFd>> {
     let all = AccessFs::from_all(NEWEST);
     let build = || -> Result<Option<OwnedFd>, landlock::RulesetError> {
         let mut ruleset = Ruleset::default()
@@ -28,6 +32,9 @@ pub(crate) fn ruleset(allowed: &[BorrowedFd<'_>], scoped: bool) -> io::Result<Op
         let mut ruleset = ruleset.create()?;
         for directory in allowed {
             ruleset = ruleset.add_rule(PathBeneath::new(directory, all))?;
+        }
+        if let Some(program) = program {
+            ruleset = ruleset.add_rule(PathBeneath::new(program, AccessFs::Execute | AccessFs::ReadFile))?;
         }
         Ok(ruleset.into())
     };

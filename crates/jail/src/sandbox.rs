@@ -28,7 +28,7 @@ use crate::landlock;
 use crate::report::{JailReport, Wall};
 use crate::seccomp::{self, Thread};
 use crate::sys;
-use crate::vm_root::{self, VmRoot, VmRootSpec};
+use crate::vm_root::{self, Reopened, VmRoot, VmRootSpec};
 
 /// How a sandbox process is jailed.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +151,12 @@ impl SandboxJail {
         }
     }
 
+    /// The kernel's root where no mount namespace is to be had.
+    fn unjailed_root(&self) -> Result<Option<VmRoot>, JailError> {
+        let root = self.vm_root.as_ref();
+        root.map(|spec| VmRoot::unjailed(spec, self.host_ids)).transpose()
+    }
+
     fn enclose(
         &self,
         mut report: JailReport,
@@ -163,6 +169,7 @@ impl SandboxJail {
             return Err(JailError::Died);
         }
         let root = geteuid().is_root();
+        let sources = self.vm_root.as_ref().map(Reopened::open);
         if report.stands(Wall::UserNamespace) {
             // With a map that root wrote setgroups is allowed; with a user's own map it must be denied.
             let mapped_by_root =
@@ -184,7 +191,7 @@ impl SandboxJail {
         }
         sys::no_new_privileges().map_err(JailError::step("renounce new privileges"))?;
         let vm_root = if report.stands(Wall::EmptyRoot) {
-            match empty_root(self.vm_root.as_ref()) {
+            match empty_root(self.vm_root.as_ref().zip(sources.as_ref())) {
                 Ok(root) => root,
                 Err(EmptyRootError::Refused(error)) => {
                     report.standing.retain(|wall| *wall != Wall::EmptyRoot);
@@ -192,12 +199,12 @@ impl SandboxJail {
                         Wall::EmptyRoot,
                         format!("the host refuses mounts in a new namespace: {error}"),
                     );
-                    self.vm_root.as_ref().map(VmRoot::unjailed).transpose()?
+                    self.unjailed_root()?
                 }
                 Err(EmptyRootError::Failed(error)) => return Err(error),
             }
         } else {
-            self.vm_root.as_ref().map(VmRoot::unjailed).transpose()?
+            self.unjailed_root()?
         };
         if root && !report.stands(Wall::UserNamespace) {
             let ids = self.host_ids.unwrap_or_default();
@@ -214,9 +221,9 @@ impl SandboxJail {
             Some(root) if !root.is_enclosed() => {
                 let directory = fs::File::open(root.path())
                     .map_err(JailError::step("open the kernel's root"))?;
-                landlock::ruleset(&[directory.as_fd()], false)
+                landlock::ruleset(&[directory.as_fd()], None, false)
             }
-            _ => landlock::ruleset(&[], false),
+            _ => landlock::ruleset(&[], None, false),
         };
         let ruleset = match ruleset {
             Ok(Some(ruleset)) => {
@@ -234,6 +241,8 @@ impl SandboxJail {
         };
         report.up(Wall::Seccomp);
 
+        // Owned by values of this function: to be closed by them, not beneath them.
+        drop(sources);
         let mut keep = self.keep.clone();
         keep.push(reports.as_raw_fd());
         keep.extend(ruleset.as_ref().map(AsRawFd::as_raw_fd));
@@ -314,7 +323,7 @@ enum EmptyRootError {
 }
 
 /// Mounts an empty tmpfs somewhere harmless, prepares the kernel's root in it, and makes it the root.
-fn empty_root(vm_root: Option<&VmRootSpec>) -> Result<Option<VmRoot>, EmptyRootError> {
+fn empty_root(vm_root: Option<(&VmRootSpec, &Reopened)>) -> Result<Option<VmRoot>, EmptyRootError> {
     sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None)
         .map_err(EmptyRootError::Refused)?;
     let options = c"mode=0755,size=64k,nr_inodes=64";
@@ -336,10 +345,10 @@ fn empty_root(vm_root: Option<&VmRootSpec>) -> Result<Option<VmRoot>, EmptyRootE
         return Err(EmptyRootError::Refused(refused));
     };
     let root = vm_root
-        .map(|spec| {
+        .map(|(spec, sources)| {
             let directory = Path::new(base.to_str().unwrap_or("/tmp"))
                 .join(vm_root::INSIDE.trim_start_matches('/'));
-            VmRoot::enclosed(spec, &directory)
+            VmRoot::enclosed(spec, sources, &directory)
         })
         .transpose()
         .map_err(EmptyRootError::Failed)?;

@@ -6,12 +6,15 @@
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::geteuid;
+
 use crate::error::JailError;
+use crate::ids::HostIds;
 use crate::sys;
 
 /// Where the kernel's root lies inside a sandbox's own empty root.
@@ -51,18 +54,51 @@ pub struct VmRootSpec {
 pub struct VmRoot {
     path: PathBuf,
     enclosed: bool,
+    host_ids: Option<HostIds>,
+}
+
+/// The spec's files, opened again by path in a new mount namespace: a bind mount takes only a source of its own
+/// namespace. `None` where a path does not lead to the same file any more, or is out of reach; those are copied.
+pub(crate) struct Reopened(Vec<Option<OwnedFd>>);
+
+impl Reopened {
+    /// To be called before the process gives up the ids with which the paths can be reached.
+    pub(crate) fn open(spec: &VmRootSpec) -> Self {
+        Self(spec.files.iter().map(reopen).collect())
+    }
+}
+
+fn reopen(file: &RootFile) -> Option<OwnedFd> {
+    let Content::File(original) = &file.content else {
+        return None;
+    };
+    let path = fs::read_link(format!("/proc/self/fd/{}", original.as_raw_fd())).ok()?;
+    let again = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+        .open(path)
+        .ok()?;
+    let identity = |file: &File| file.metadata().map(|m| (m.dev(), m.ino())).ok();
+    let original = File::from(original.try_clone().ok()?);
+    (identity(&original)? == identity(&again)?).then(|| again.into())
 }
 
 impl VmRoot {
     /// Makes a root outside any jail: a private directory in shared memory. The kernel process still gets
-    /// the walls that it can raise by itself.
-    pub fn unjailed(spec: &VmRootSpec) -> Result<Self, JailError> {
-        let path = private_directory()
-            .map_err(JailError::step("make a private directory in shared memory"))?;
+    /// the walls that it can raise by itself. Where the caller is root the kernel process, and the
+    /// directory, get `host_ids`.
+    pub fn unjailed(spec: &VmRootSpec, host_ids: Option<HostIds>) -> Result<Self, JailError> {
+        let step = "make a private directory in shared memory";
+        let path = private_directory().map_err(JailError::step(step))?;
+        let host_ids = host_ids.filter(|_| geteuid().is_root());
         let root = Self {
             path,
             enclosed: false,
+            host_ids,
         };
+        if let Some(ids) = host_ids {
+            chown(&root.path, Some(ids.uid), Some(ids.gid)).map_err(JailError::step(step))?;
+        }
         for file in &spec.files {
             let target = root.target(&file.name)?;
             copy(file, &target).map_err(|source| JailError::Place {
@@ -74,7 +110,11 @@ impl VmRoot {
     }
 
     /// Mounts and fills the root at `directory`, a path under the mount that is about to become the sandbox's root.
-    pub(crate) fn enclosed(spec: &VmRootSpec, directory: &Path) -> Result<Self, JailError> {
+    pub(crate) fn enclosed(
+        spec: &VmRootSpec,
+        sources: &Reopened,
+        directory: &Path,
+    ) -> Result<Self, JailError> {
         let options = c_string(format!("mode=0755,size={},nr_inodes=512", spec.bytes))?;
         let target = c_string(directory.as_os_str().as_encoded_bytes())?;
         sys::mkdir(&target, 0o755).map_err(JailError::step("make the kernel's root"))?;
@@ -90,10 +130,11 @@ impl VmRoot {
         let building = Self {
             path: directory.to_owned(),
             enclosed: true,
+            host_ids: None,
         };
-        for file in &spec.files {
+        for (file, source) in spec.files.iter().zip(&sources.0) {
             let target = building.target(&file.name)?;
-            bind_or_copy(file, &target).map_err(|source| JailError::Place {
+            bind_or_copy(file, source.as_ref(), &target).map_err(|source| JailError::Place {
                 name: file.name.clone(),
                 source,
             })?;
@@ -101,6 +142,7 @@ impl VmRoot {
         Ok(Self {
             path: PathBuf::from(INSIDE),
             enclosed: true,
+            host_ids: None,
         })
     }
 
@@ -112,6 +154,11 @@ impl VmRoot {
     /// Whether it lies in a sandbox's jail, where the caller may mount.
     pub fn is_enclosed(&self) -> bool {
         self.enclosed
+    }
+
+    /// Host ids for the kernel process, where the caller has no jail and is root.
+    pub(crate) fn host_ids(&self) -> Option<HostIds> {
+        self.host_ids
     }
 
     /// Where `name` lies in the caller's view; its directories are made.
@@ -169,15 +216,23 @@ fn copy(file: &RootFile, target: &Path) -> io::Result<()> {
     match &file.content {
         Content::Bytes(bytes) => out.write_all(bytes),
         Content::File(source) => {
-            // A descriptor of our own position: the source may be shared.
-            let mut source = File::open(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
-            io::copy(&mut source, &mut out).map(drop)
+            let mut buffer = vec![0; 256 << 10];
+            let mut offset = 0;
+            loop {
+                // At an offset of our own: the descriptor's position is shared with others.
+                let count = nix::sys::uio::pread(source.as_fd(), &mut buffer, offset)?;
+                if count == 0 {
+                    return Ok(());
+                }
+                out.write_all(buffer.get(..count).unwrap_or_default())?;
+                offset += i64::try_from(count).unwrap_or_default();
+            }
         }
     }
 }
 
-fn bind_or_copy(file: &RootFile, target: &Path) -> io::Result<()> {
-    let Content::File(source) = &file.content else {
+fn bind_or_copy(file: &RootFile, source: Option<&OwnedFd>, target: &Path) -> io::Result<()> {
+    let Some(source) = source else {
         return copy(file, target);
     };
     let from = CString::new(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
@@ -209,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_unjailed_root_is_private_filled_and_removed_with_its_owner() {
-        let root = VmRoot::unjailed(&spec("proc/cpuinfo")).expect("shared memory is writable");
+        let root = VmRoot::unjailed(&spec("proc/cpuinfo"), None).expect("shared memory is writable");
         let path = root.path().to_owned();
         assert_eq!(
             fs::read(path.join("proc/cpuinfo")).expect("the file was placed"),
@@ -222,7 +277,7 @@ mod tests {
     #[test]
     fn names_that_leave_the_root_are_refused() {
         for name in ["", "/etc/passwd", "../x", "a/../../x"] {
-            let error = VmRoot::unjailed(&spec(name)).expect_err("the name leaves the root");
+            let error = VmRoot::unjailed(&spec(name), None).expect_err("the name leaves the root");
             assert!(matches!(error, JailError::Name(_)), "{name}: {error:?}");
         }
     }

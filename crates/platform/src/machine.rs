@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bulkhead_devices::{Device, vhost_user::TransportError};
-use bulkhead_jail::{HostIds, JailError, JailReport, ThreadLock, VmRoot};
+use bulkhead_jail::{JailError, JailReport, ThreadLock, VmRoot};
 use bulkhead_types::Isolation;
 
 use crate::boot::Boot;
@@ -124,8 +124,6 @@ pub struct VmConfig {
     pub arguments: Vec<String>,
     /// What device threads lock themselves with; `None` outside a jail.
     pub thread_lock: Option<ThreadLock>,
-    /// Host ids for the kernel process, used only where root starts it outside a jail.
-    pub host_ids: Option<HostIds>,
 }
 
 /// A machine could not be started or steered.

@@ -12,14 +12,13 @@ pub(super) fn socket_name(index: usize) -> String {
 }
 
 /// The words that every compartment's kernel gets.
-const ALWAYS: [&str; 14] = [
+const ALWAYS: [&str; 12] = [
     // Skips a delay loop calibration of a tenth of a second; the value only matters to drivers that spin.
     "lpj=5000000",
     "rdinit=/init",
-    // One console, output only: descriptor 1. No other is opened.
-    "con=null",
-    "con0=null,fd:1",
-    "ssl=null",
+    // One console: descriptor 1. It is the end of a pipe, from which nothing can be read. The channel "null" would
+    // open /dev/null, which its root does not have.
+    "con0=fd:1",
     "console=tty0",
     // Warnings and worse; a panic raises the level by itself.
     "quiet",

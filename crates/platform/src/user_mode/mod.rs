@@ -14,13 +14,11 @@ mod command_line;
 mod cpu;
 mod process;
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 
 use bulkhead_devices::vhost_user;
-use bulkhead_jail::{KernelCommand, KernelLimits, Thread};
+use bulkhead_jail::{KernelCommand, KernelLimits, Thread, VmRoot};
 use bulkhead_types::Isolation;
 
 use crate::machine::{Machine, Platform, PlatformError, VmConfig};
@@ -49,26 +47,20 @@ impl Platform for UserMode {
             .iter()
             .enumerate()
             .map(|(index, device)| {
-                bind(config.root.path(), index).map_err(|source| PlatformError::Socket {
+                bind(&config.root, index).map_err(|source| PlatformError::Socket {
                     name: device.name.clone(),
                     source,
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let null = File::open("/dev/null").ok();
         let command = KernelCommand {
             program: config.boot.kernel(),
             arguments: command_line::build(&config)?,
             environment: command_line::environment(),
-            // In a jail there is no /dev/null; the kernel never reads its standard input.
-            input: null
-                .as_ref()
-                .map_or_else(|| config.console.as_fd(), AsFd::as_fd),
             console: config.console.as_fd(),
             root: &config.root,
             cpu: cpu::choose(),
             limits: KernelLimits::default(),
-            host_ids: config.host_ids,
         };
         let kernel = command.spawn().map_err(PlatformError::Kernel)?;
         // From here on the kernel ends with this value, also where a later step fails.
@@ -121,6 +113,12 @@ fn check(config: &VmConfig) -> Result<(), PlatformError> {
 }
 
 /// The listening socket of the device with this index, in the kernel's root.
-fn bind(root: &Path, index: usize) -> std::io::Result<UnixListener> {
-    UnixListener::bind(root.join(command_line::socket_name(index)))
+fn bind(root: &VmRoot, index: usize) -> std::io::Result<UnixListener> {
+    let path = root.path().join(command_line::socket_name(index));
+    let listener = UnixListener::bind(&path)?;
+    if !root.is_enclosed() {
+        // The kernel may run under another uid; nobody else can reach the directory.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    }
+    Ok(listener)
 }
