@@ -35,5 +35,7 @@ pub use disk::DiskError;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, FileError};
 pub use guest::GuestError;
-pub use settings::{EngineConfig, Environment, LogLimits, Settings, SettingsError, parse_detach_keys};
+pub use settings::{
+    EngineConfig, Environment, LogLimits, Settings, SettingsError, parse_detach_keys,
+};
 pub use time::{human_duration, parse_time};

@@ -68,6 +68,9 @@ impl Engine {
         let warnings = cpu_warnings(plan.nano_cpus);
         let template = template(&self.root.cache(), plan.disk)?;
 
+        if let Some(name) = &options.name {
+            self.clear_name(name)?;
+        }
         let _not_swept = self.root.creating()?;
         let (name, unfinished) = self.reserve(options.name.as_ref(), &id)?;
         let dir = self.root.container(&id);
@@ -119,6 +122,7 @@ impl Engine {
             dir,
             record,
             warnings,
+            guest_is_current: true,
         })
     }
 
@@ -170,22 +174,27 @@ impl Engine {
         name: &ContainerName,
         id: &ContainerId,
     ) -> Result<ContainerName, Error> {
-        let owner = match self.names.reserve(name, id, |owner| self.root.has(owner))? {
-            Reservation::Ours => return Ok(name.clone()),
-            Reservation::Taken(owner) => owner,
-        };
-        // The owner may have been a `--rm` container whose monitor was killed.
-        if let Ok(Some(container)) = self.read(&owner) {
-            self.settle(&container)?;
-            if let Reservation::Ours = self.names.reserve(name, id, |owner| self.root.has(owner))? {
-                return Ok(name.clone());
+        match self.names.reserve(name, id, |owner| self.root.has(owner))? {
+            Reservation::Ours => Ok(name.clone()),
+            Reservation::Taken(owner) => Err(ContainerError::NameTaken {
+                name: name.clone(),
+                owner,
             }
+            .into()),
         }
-        Err(ContainerError::NameTaken {
-            name: name.clone(),
-            owner,
+    }
+
+    /// Clears the way where the holder of a name is only what a killed process left: a creation that
+    /// was never finished, or a container with `--rm` that its monitor could not remove.
+    fn clear_name(&self, name: &ContainerName) -> Result<(), Error> {
+        let Some(owner) = self.names.lookup(name).filter(|owner| self.root.has(owner)) else {
+            return Ok(());
+        };
+        match self.read(&owner) {
+            Ok(Some(container)) => self.settle(&container),
+            Ok(None) => self.sweep_unfinished().map(|_| ()),
+            Err(_) => Ok(()),
         }
-        .into())
     }
 
     fn reserve_random(&self, id: &ContainerId) -> Result<ContainerName, Error> {

@@ -49,7 +49,7 @@ impl Engine {
             "SizeRw": container.disk_usage(),
             "Bulkhead": {
                 "Isolation": spec.isolation,
-                "Kernel": spec.kernel,
+                "Kernel": spec.kernel.path,
                 "KernelRelease": state.kernel_release,
                 "Initramfs": spec.initramfs,
                 "GuestMemory": spec.memory,

@@ -61,6 +61,13 @@ impl Engine {
             program: self.sandbox_program.clone(),
         };
         let mut spec = Cow::Borrowed(&container.record.sandbox);
+        if !container.guest_is_current {
+            let guest = self.guest(Some(spec.isolation))?;
+            if (&spec.kernel, &spec.initramfs) != (&guest.kernel, &guest.initramfs) {
+                let spec = spec.to_mut();
+                (spec.kernel, spec.initramfs) = (guest.kernel, guest.initramfs);
+            }
+        }
         if spec.process.terminal && terminal_size.is_some() {
             spec.to_mut().process.terminal_size = terminal_size;
         }

@@ -30,6 +30,8 @@ mod remove;
 mod resolve;
 mod rlimits;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,8 @@ pub struct Container {
     dir: PathBuf,
     record: Record,
     warnings: Vec<String>,
+    /// Kernel and initramfs in the record were looked up by this process.
+    guest_is_current: bool,
 }
 
 impl Container {

@@ -93,6 +93,7 @@ impl Engine {
             dir,
             record,
             warnings: Vec::new(),
+            guest_is_current: false,
         }))
     }
 }

@@ -16,6 +16,13 @@ const FORMAT: u32 = 1;
 /// `mke2fs` and its kin are in directories that an ordinary user's `PATH` lacks.
 const SYSTEM_DIRS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
 
+/// All of them, starting from none, so that neither the host's configuration nor mke2fs's own
+/// defaults decide.
+const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super2,\
+                        large_file,huge_file,uninit_bg,dir_nlink,extra_isize";
+const EXTENDED: &str =
+    "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0,packed_meta_blocks=1,num_backup_sb=0";
+
 /// The template for disks of `size` bytes (whole 4 KiB blocks), made now if this is the first.
 pub(crate) fn template(cache: &Path, size: u64) -> Result<PathBuf, DiskError> {
     let path = cache.join(format!("ext4-{FORMAT}-{size}.img"));
@@ -55,15 +62,17 @@ fn make(path: &Path, size: u64) -> Result<(), DiskError> {
         "size=4"
     };
     let output = Command::new(&mke2fs)
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", "bulkhead"])
-        // No growing, no 64-bit block numbers and no second copies of the superblock: fewer and
-        // smaller tables. No metadata checksums: a guest computes them in software, and the host's
-        // own file system guards the file.
-        .args(["-O", "^64bit,^resize_inode,^metadata_csum,uninit_bg,sparse_super2"])
+        .args([
+            "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0",
+        ])
+        // What is not here is left out on purpose: growing, 64-bit block numbers and copies of the
+        // superblock make tables larger; metadata checksums are computed in software in a guest,
+        // while the host's own file system guards the file.
+        .args(["-O", FEATURES, "-L", "bulkhead"])
         // Inode tables are marked as zeroed, which they are, being holes: otherwise a thread in
         // each guest would write 160 MiB of zeroes. Bitmaps and tables lie at the front in one
         // piece, so that a copy is a few ranges.
-        .args(["-E", "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0,packed_meta_blocks=1,num_backup_sb=0"])
+        .args(["-E", EXTENDED])
         .args(["-G", "256", "-J", journal])
         .arg(path)
         .env_clear()
@@ -72,7 +81,10 @@ fn make(path: &Path, size: u64) -> Result<(), DiskError> {
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| DiskError::Execute { program: mke2fs, source })?;
+        .map_err(|source| DiskError::Execute {
+            program: mke2fs,
+            source,
+        })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let last = text

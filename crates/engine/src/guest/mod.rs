@@ -1,20 +1,28 @@
 //! What a guest boots: kernel, agent, initramfs.
+//!
+//! They are chosen when a container is created and again whenever it is started later: like a host's
+//! kernel they belong to the installation, and an agent must be of the same version as the sandbox
+//! that talks to it.
 
 mod agent;
 
 use std::path::PathBuf;
 
+use bulkhead_platform::{
+    InitramfsError, KernelError, KernelImage, KernelSearch, build_initramfs, find_kernel, probe,
+};
 use bulkhead_types::Isolation;
 
 pub(crate) use agent::find_agent;
 
+use crate::Engine;
 use crate::error::ErrorKind;
 
 /// The files that a compartment boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Guest {
     pub isolation: Isolation,
-    pub kernel: PathBuf,
+    pub kernel: KernelImage,
     pub initramfs: PathBuf,
 }
 
@@ -28,39 +36,88 @@ pub enum GuestError {
         /// The places.
         looked: Vec<PathBuf>,
     },
-    /// No guest kernel was found.
-    #[error("cannot find a guest kernel for isolation {isolation}")]
-    NoKernel {
-        /// The platform that was asked for.
+    /// No usable guest kernel.
+    #[error("cannot find a guest kernel")]
+    Kernel(#[from] KernelError),
+    /// The initramfs cannot be made.
+    #[error("cannot prepare the guest's initramfs")]
+    Initramfs(#[from] InitramfsError),
+    /// The platform that was asked for does not work here.
+    #[error("isolation {isolation} does not work here: {}", obstacles.join("; "))]
+    Platform {
+        /// As asked.
         isolation: Isolation,
+        /// Why not.
+        obstacles: Vec<String>,
     },
 }
 
 impl GuestError {
     pub(crate) fn kind(&self) -> ErrorKind {
-        ErrorKind::Unavailable
+        match self {
+            Self::Initramfs(InitramfsError::Write { source, .. }) => crate::error::io_kind(source),
+            _ => ErrorKind::Unavailable,
+        }
     }
 
     pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoKernel { .. } => {
-                Some("install one: apt-get install user-mode-linux, or 'make kernel'".to_owned())
-            }
+        let hint = match self {
             Self::NoAgent { .. } => {
-                Some("install Bulkhead completely ('make install'), or name the agent with BULKHEAD_AGENT".to_owned())
+                "install Bulkhead completely ('make install'), or name the agent with BULKHEAD_AGENT"
             }
-        }
+            Self::Kernel(KernelError::NotFound { .. }) => {
+                "install one: 'apt-get install user-mode-linux', or build our faster one: 'make kernel'"
+            }
+            Self::Kernel(KernelError::Modules { .. }) => {
+                "install the modules that belong to this kernel, or build one that needs none: 'make kernel'"
+            }
+            Self::Platform { .. } => "'bulkhead doctor' says which platforms work here",
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 
-impl crate::Engine {
-    /// What a new container boots.
+impl Engine {
+    /// What a container boots on the platform that was asked for, else on the configured, else on
+    /// the best that works.
     pub(crate) fn guest(&self, isolation: Option<Isolation>) -> Result<Guest, GuestError> {
         let isolation = isolation
             .or(self.settings.isolation)
             .unwrap_or(Isolation::UserMode);
-        let _agent = find_agent(&self.environment, &self.settings)?;
-        // The kernel's search and the initramfs are the platform's, which is being built.
-        Err(GuestError::NoKernel { isolation })
+        let search = self.kernel_search();
+        let kernel = match find_kernel(isolation, &search) {
+            Ok(kernel) => kernel,
+            // The lookup only knows that it has no kernel; the probe knows why the platform is no good.
+            Err(KernelError::Platform(isolation)) => return Err(unusable(isolation, &search)),
+            Err(error) => return Err(error.into()),
+        };
+        let agent = find_agent(&self.environment, &self.settings)?;
+        let initramfs = build_initramfs(&agent, &kernel, &self.root.cache())?;
+        Ok(Guest {
+            isolation,
+            kernel,
+            initramfs,
+        })
+    }
+
+    pub(crate) fn kernel_search(&self) -> KernelSearch {
+        let chosen = self
+            .environment
+            .kernel
+            .as_ref()
+            .or(self.settings.kernel.as_ref());
+        KernelSearch::from_environment(chosen.cloned())
+    }
+}
+
+fn unusable(isolation: Isolation, search: &KernelSearch) -> GuestError {
+    let report = probe(search)
+        .into_iter()
+        .find(|report| report.isolation == isolation);
+    let obstacles = report.map(|report| report.obstacles).unwrap_or_default();
+    GuestError::Platform {
+        isolation,
+        obstacles,
     }
 }
