@@ -15,8 +15,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include("proto")
         .rust_protobuf()
         // Reflection would cost the agent a third of its size, and nothing here asks for it.
-        .rust_protobuf_customize(ProtobufCustomize::default().gen_mod_rs(false).lite_runtime(true))
-        .customize(Customize { async_all: true, gen_mod: false, ..Customize::default() })
+        .rust_protobuf_customize(
+            ProtobufCustomize::default()
+                .gen_mod_rs(false)
+                .lite_runtime(true),
+        )
+        .customize(Customize {
+            async_all: true,
+            gen_mod: false,
+            ..Customize::default()
+        })
         .run()?;
     for name in ["agent.rs", "agent_ttrpc.rs"] {
         let path = out.join(name);

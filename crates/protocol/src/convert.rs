@@ -57,10 +57,17 @@ mod tests {
             cwd: "/srv".into(),
             user: "www:adm".into(),
             capabilities: Capabilities(vec!["CAP_CHOWN".into()]),
-            rlimits: vec![bulkhead_types::Rlimit { name: "nofile".into(), soft: 1, hard: u64::MAX }],
+            rlimits: vec![bulkhead_types::Rlimit {
+                name: "nofile".into(),
+                soft: 1,
+                hard: u64::MAX,
+            }],
             no_new_privileges: true,
             terminal: true,
-            terminal_size: Some(TerminalSize { rows: 24, columns: 80 }),
+            terminal_size: Some(TerminalSize {
+                rows: 24,
+                columns: 80,
+            }),
         };
         let wire = Process::from(&spec);
         assert_eq!(wire.args, spec.args);
@@ -79,7 +86,13 @@ mod tests {
         let mut response = WaitProcessResponse::new();
         response.exit_code = 70_000;
         response.oom_killed = true;
-        assert_eq!(ExitStatus::from(&response), ExitStatus { code: 255, oom_killed: true });
+        assert_eq!(
+            ExitStatus::from(&response),
+            ExitStatus {
+                code: 255,
+                oom_killed: true
+            }
+        );
         response.exit_code = 137;
         assert_eq!(ExitStatus::from(&response).code, 137);
     }

@@ -18,9 +18,18 @@ fn dump() -> String {
 
     let mut out = String::new();
     let line = |out: &mut String, text: String| writeln!(out, "{text}").unwrap();
-    line(&mut out, format!("protocol {}", bulkhead_protocol::PROTOCOL_VERSION));
-    line(&mut out, format!("control port {}", bulkhead_protocol::CONTROL_PORT));
-    line(&mut out, format!("first stream port {}", bulkhead_protocol::FIRST_STREAM_PORT));
+    line(
+        &mut out,
+        format!("protocol {}", bulkhead_protocol::PROTOCOL_VERSION),
+    );
+    line(
+        &mut out,
+        format!("control port {}", bulkhead_protocol::CONTROL_PORT),
+    );
+    line(
+        &mut out,
+        format!("first stream port {}", bulkhead_protocol::FIRST_STREAM_PORT),
+    );
     line(&mut out, format!("package {}", file.package()));
 
     for service in &file.service {
@@ -37,15 +46,31 @@ fn dump() -> String {
             );
         }
     }
-    let mut messages: Vec<_> =
-        file.message_type.iter().map(|message| (message.name().to_owned(), message)).collect();
-    let mut enums: Vec<_> =
-        file.enum_type.iter().map(|one| (one.name().to_owned(), one)).collect();
+    let mut messages: Vec<_> = file
+        .message_type
+        .iter()
+        .map(|message| (message.name().to_owned(), message))
+        .collect();
+    let mut enums: Vec<_> = file
+        .enum_type
+        .iter()
+        .map(|one| (one.name().to_owned(), one))
+        .collect();
     let mut next = 0;
     while let Some((path, message)) = messages.get(next).cloned() {
         next += 1;
-        messages.extend(message.nested_type.iter().map(|m| (format!("{path}.{}", m.name()), m)));
-        enums.extend(message.enum_type.iter().map(|e| (format!("{path}.{}", e.name()), e)));
+        messages.extend(
+            message
+                .nested_type
+                .iter()
+                .map(|m| (format!("{path}.{}", m.name()), m)),
+        );
+        enums.extend(
+            message
+                .enum_type
+                .iter()
+                .map(|e| (format!("{path}.{}", e.name()), e)),
+        );
         line(&mut out, format!("message {path}"));
         let mut fields: Vec<_> = message.field.iter().collect();
         fields.sort_by_key(|field| field.number());
@@ -86,8 +111,12 @@ fn the_wire_is_what_the_frozen_schema_says() {
     if now == frozen {
         return;
     }
-    let removed = frozen.lines().filter(|line| !now.lines().any(|other| other == *line));
-    let added = now.lines().filter(|line| !frozen.lines().any(|other| other == *line));
+    let removed = frozen
+        .lines()
+        .filter(|line| !now.lines().any(|other| other == *line));
+    let added = now
+        .lines()
+        .filter(|line| !frozen.lines().any(|other| other == *line));
     let difference: String = removed
         .map(|line| format!("- {line}\n"))
         .chain(added.map(|line| format!("+ {line}\n")))

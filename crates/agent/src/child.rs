@@ -1,0 +1,272 @@
+//! The work of a new process between clone and exec.
+//!
+//! It shares the agent's memory while the agent is stopped (`CLONE_VM | CLONE_VFORK`), so nothing here
+//! may allocate, lock or panic: everything was prepared before, and what goes wrong is left in the
+//! plan's [`Outcome`] for the agent to read.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, stat, umask};
+use nix::unistd::{Gid, Uid, chdir, getpid, pivot_root, setgroups, setresgid, setresuid, setsid};
+
+use crate::limits::Limit;
+use crate::program::NoProgram;
+use crate::streams::ProcessEnds;
+use crate::syscalls::{self, CStrings};
+use crate::view::{self, Step};
+
+/// Where the process lives.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In namespaces of its own, made at the clone.
+    New {
+        root: CString,
+        steps: Vec<Step>,
+        read_only: bool,
+        cgroups: bool,
+    },
+    /// In those of a running process.
+    Join { init: OwnedFd },
+}
+
+/// All that a process is to be.
+pub(crate) struct Plan<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) ends: &'a ProcessEnds,
+    pub(crate) limits: &'a [Limit],
+    pub(crate) capabilities_to_drop: &'a [u8],
+    pub(crate) directory: &'a CStr,
+    pub(crate) groups: &'a [Gid],
+    pub(crate) gid: u32,
+    pub(crate) uid: u32,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) files: &'a [CString],
+    pub(crate) args: CStrings<'a>,
+    pub(crate) env: CStrings<'a>,
+    /// The agent's own program, to be executed as the container's init, and its arguments; the one at
+    /// index 1 is replaced by the file that was found.
+    pub(crate) init: Option<(&'a OwnedFd, CStrings<'a>)>,
+    pub(crate) outcome: Outcome,
+}
+
+/// What the process left for the agent to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    /// Its number in its own PID namespace.
+    pub(crate) pid: i32,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failure {
+    At(Stage, Errno),
+    /// A step of the container's view, by its index.
+    Step(usize, Errno),
+    /// A resource limit, by its index.
+    Limit(usize, Errno),
+    /// No file could be executed; the index is of the file that mattered.
+    Program(usize, NoProgram),
+}
+
+/// Stages of the work, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Join,
+    Session,
+    CgroupNamespace,
+    Root,
+    ReadOnlyRoot,
+    Streams,
+    ControllingTerminal,
+    Capabilities,
+    Directory,
+    Groups,
+    User,
+    NoNewPrivileges,
+    Signals,
+}
+
+fn at<T, E: Into<io::Error>>(stage: Stage, result: Result<T, E>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::At(stage, errno(&error.into())))
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+/// Becomes the process; returns only when that failed, with the cause in the plan.
+pub(crate) fn become_process(plan: &mut Plan<'_>) {
+    plan.outcome.pid = getpid().as_raw();
+    plan.outcome.failure = prepare(plan).err();
+    if plan.outcome.failure.is_none() {
+        plan.outcome.failure = Some(execute(plan));
+    }
+}
+
+fn prepare(plan: &Plan<'_>) -> Result<(), Failure> {
+    at(Stage::Session, setsid())?;
+    match plan.place {
+        Place::New {
+            root,
+            steps,
+            read_only,
+            cgroups,
+        } => {
+            if *cgroups {
+                at(Stage::CgroupNamespace, unshare(CloneFlags::CLONE_NEWCGROUP))?;
+            }
+            at(Stage::Root, enter(root))?;
+            for (index, step) in steps.iter().enumerate() {
+                step.carry_out()
+                    .map_err(|error| Failure::Step(index, errno(&error)))?;
+            }
+            if *read_only {
+                at(Stage::ReadOnlyRoot, make_root_read_only())?;
+            }
+        }
+        Place::Join { init } => {
+            let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+            at(Stage::Join, setns(init, flags))?;
+        }
+    }
+
+    for number in 0..3u8 {
+        let end = plan.ends.standard(number.into());
+        at(
+            Stage::Streams,
+            syscalls::become_standard(end, number.into()),
+        )?;
+    }
+    if matches!(plan.ends, ProcessEnds::Terminal { .. }) {
+        at(
+            Stage::ControllingTerminal,
+            syscalls::set_controlling_terminal(plan.ends.as_fd()),
+        )?;
+    }
+    for (index, limit) in plan.limits.iter().enumerate() {
+        syscalls::set_limit(limit.resource, limit.soft, limit.hard)
+            .map_err(|error| Failure::Limit(index, errno(&error)))?;
+    }
+    for capability in plan.capabilities_to_drop {
+        match syscalls::drop_bounding(*capability) {
+            // A capability that this kernel does not have needs no dropping.
+            Err(error) if errno(&error) == Errno::EINVAL => {}
+            result => at(Stage::Capabilities, result)?,
+        }
+    }
+    at(Stage::Directory, enter_directory(plan.directory))?;
+    at(Stage::Groups, setgroups(plan.groups))?;
+    if plan.gid != 0 {
+        let gid = Gid::from_raw(plan.gid);
+        at(Stage::Groups, setresgid(gid, gid, gid))?;
+    }
+    if plan.uid != 0 {
+        let uid = Uid::from_raw(plan.uid);
+        at(Stage::User, setresuid(uid, uid, uid))?;
+    }
+    if plan.no_new_privileges {
+        at(Stage::NoNewPrivileges, syscalls::set_no_new_privileges())?;
+    }
+    umask(Mode::from_bits_truncate(0o022));
+    at(Stage::Signals, syscalls::reset_signals())
+}
+
+/// Makes `root` the root of the mount namespace and lets go of everything else.
+fn enter(root: &CStr) -> nix::Result<()> {
+    chdir(root)?;
+    // The old root ends up on top of the new one, where detaching it needs no directory for it
+    // (pivot_root(2), "pivot_root(".", ".")").
+    pivot_root(c".", c".")?;
+    umount2(c".", MntFlags::MNT_DETACH)?;
+    chdir(c"/")
+}
+
+fn make_root_read_only() -> nix::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
+}
+
+/// A missing working directory is created, as Docker does.
+fn enter_directory(path: &CStr) -> io::Result<()> {
+    match chdir(path) {
+        Err(Errno::ENOENT) => {
+            view::create_directories(path)?;
+            Ok(chdir(path)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Tries the files in order; returns only when none could be executed.
+fn execute(plan: &mut Plan<'_>) -> Failure {
+    let searched = plan.files.len() > 1;
+    for (index, file) in plan.files.iter().enumerate() {
+        let error = match &mut plan.init {
+            None => errno(&syscalls::execute(file, &plan.args, &plan.env)),
+            Some((program, args)) => match executable(file) {
+                Err(error) => error,
+                Ok(()) => {
+                    args.replace(1, file);
+                    errno(&syscalls::execute_file(program.as_fd(), args, &plan.env))
+                }
+            },
+        };
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR if searched => {}
+            Errno::ENOENT | Errno::ENOTDIR => {
+                return Failure::Program(index, missing_or_broken(file, error));
+            }
+            // As Docker: a file that may not be executed does not count in the search.
+            Errno::EACCES if searched => {}
+            Errno::EACCES => {
+                let refused = if is_directory(file) {
+                    Errno::EISDIR
+                } else {
+                    error
+                };
+                return Failure::Program(index, NoProgram::Refused(refused));
+            }
+            _ => return Failure::Program(index, NoProgram::Failed(error)),
+        }
+    }
+    // Only now is the cost of a second look worth it: a script whose interpreter is missing was found.
+    for (index, file) in plan.files.iter().enumerate() {
+        if searched && executable(file).is_ok() {
+            return Failure::Program(index, NoProgram::Failed(Errno::ENOENT));
+        }
+    }
+    Failure::Program(0, NoProgram::Missing)
+}
+
+/// execve says ENOENT for a missing file and for a missing interpreter.
+fn missing_or_broken(file: &CStr, error: Errno) -> NoProgram {
+    match stat(file) {
+        Ok(_) => NoProgram::Failed(error),
+        Err(Errno::ENOENT) => NoProgram::Missing,
+        Err(other) => NoProgram::Refused(other),
+    }
+}
+
+fn is_directory(file: &CStr) -> bool {
+    stat(file).is_ok_and(|status| {
+        SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+    })
+}
+
+fn executable(file: &CStr) -> nix::Result<()> {
+    if is_directory(file) {
+        return Err(Errno::EACCES);
+    }
+    nix::unistd::faccessat(
+        nix::fcntl::AT_FDCWD,
+        file,
+        nix::unistd::AccessFlags::X_OK,
+        nix::fcntl::AtFlags::AT_EACCESS,
+    )
+}

@@ -1,0 +1,83 @@
+//! Finds virtio disks by the serial numbers that the host gave them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Why a disk was not found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("no disk has the serial number '{0}'")]
+    Absent(String),
+    #[error("cannot read the serial number of disk {name}")]
+    Serial {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// More disks than virtio-blk names with one letter are not looked for.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+
+/// The guest's disks. Reading a serial number asks the device, so each is read once.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    sys: PathBuf,
+    dev: PathBuf,
+    known: Mutex<Vec<String>>,
+}
+
+impl Disks {
+    /// Looks below `sys` (/sys/block) and names devices below `dev` (/dev).
+    pub(crate) fn new(sys: &Path, dev: &Path) -> Self {
+        Self {
+            sys: sys.to_owned(),
+            dev: dev.to_owned(),
+            known: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The device with this serial number.
+    pub(crate) fn find(&self, serial: &str) -> Result<PathBuf, DiskError> {
+        // The lock is held by nobody who can panic, so a poisoned one is still right.
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (index, letter) in LETTERS.chars().enumerate() {
+            let name = format!("vd{letter}");
+            if known.len() <= index {
+                match std::fs::read_to_string(self.sys.join(&name).join("serial")) {
+                    Ok(text) => known.push(text.trim_end().to_owned()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Err(source) => return Err(DiskError::Serial { name, source }),
+                }
+            }
+            if known.get(index).is_some_and(|known| known == serial) {
+                return Ok(self.dev.join(name));
+            }
+        }
+        Err(DiskError::Absent(serial.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_found_by_its_serial_number_alone() {
+        let sys = tempfile::tempdir().unwrap();
+        for (name, serial) in [("vda", "scratch\n"), ("vdb", "image"), ("vdc", "vol0\n")] {
+            std::fs::create_dir(sys.path().join(name)).unwrap();
+            std::fs::write(sys.path().join(name).join("serial"), serial).unwrap();
+        }
+        let disks = Disks::new(sys.path(), Path::new("/dev"));
+        assert_eq!(disks.find("image").unwrap(), Path::new("/dev/vdb"));
+        assert_eq!(disks.find("scratch").unwrap(), Path::new("/dev/vda"));
+        assert_eq!(disks.find("vol0").unwrap(), Path::new("/dev/vdc"));
+        assert!(matches!(disks.find("vol1"), Err(DiskError::Absent(_))));
+        assert!(matches!(disks.find(""), Err(DiskError::Absent(_))));
+    }
+}

@@ -1,0 +1,259 @@
+//! A container's root file system: the image, read-only, under a writable layer.
+//!
+//! ```text
+//! <run>/root      overlay of
+//!   <run>/scratch/upper   ext4 disk, or a tmpfs where the root is to be read-only
+//!   <run>/files           /etc/hostname, hosts, resolv.conf of this start, nothing persistent
+//!   <run>/image           EROFS disk
+//! ```
+//!
+//! The generated files are a layer, not bind mounts: no system calls per file, no target path that a
+//! hostile image could bend, and nothing of them ends up in the container's changes.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{Gid, Uid, chown};
+
+/// Where the parts come from.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// Device with the EROFS image.
+    pub(crate) image: &'a Path,
+    /// Device with the ext4 scratch file system; a tmpfs takes its place without.
+    pub(crate) scratch: Option<&'a Path>,
+    pub(crate) hostname: &'a str,
+}
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootError {
+    #[error("cannot mount {what} at {target}")]
+    Mount {
+        what: String,
+        target: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot prepare {path}")]
+    Prepare {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A mounted root file system.
+#[derive(Debug)]
+pub(crate) struct Root {
+    run: PathBuf,
+}
+
+impl Root {
+    /// Mounts all layers below the directory `run`, which is created.
+    pub(crate) fn mount(run: &Path, sources: &Sources<'_>) -> Result<Self, RootError> {
+        let this = Self {
+            run: run.to_owned(),
+        };
+        let [root, image, scratch, files] =
+            ["root", "image", "scratch", "files"].map(|name| this.run.join(name));
+        for directory in [run, &root, &image, &scratch, &files] {
+            create(directory)?;
+        }
+        attach(sources.image, &image, "erofs", MsFlags::MS_RDONLY, "")?;
+        match sources.scratch {
+            // Freed blocks become holes of the host's sparse file; the template's tables are complete.
+            Some(disk) => {
+                attach(
+                    disk,
+                    &scratch,
+                    "ext4",
+                    MsFlags::empty(),
+                    "discard,noinit_itable",
+                )?;
+            }
+            None => attach(
+                Path::new("tmpfs"),
+                &scratch,
+                "tmpfs",
+                MsFlags::empty(),
+                "mode=755",
+            )?,
+        }
+        let upper = scratch.join("upper");
+        prepare(&upper, make_layer(&image, &upper, &scratch.join("work")))?;
+        prepare(&files, write_files(&image, &files, sources.hostname))?;
+        let options = format!(
+            "lowerdir={}:{},upperdir={},workdir={}",
+            files.display(),
+            image.display(),
+            upper.display(),
+            scratch.join("work").display()
+        );
+        attach(
+            Path::new("overlay"),
+            &root,
+            "overlay",
+            MsFlags::empty(),
+            &options,
+        )?;
+        Ok(this)
+    }
+
+    /// Where the container's root is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.run.join("root")
+    }
+
+    /// Unmounts everything, so that the scratch file system is clean on its disk.
+    pub(crate) fn unmount(&self) -> nix::Result<()> {
+        for name in ["root", "scratch", "image"] {
+            match umount2(&self.run.join(name), MntFlags::empty()) {
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn prepare(path: &Path, result: io::Result<()>) -> Result<(), RootError> {
+    result.map_err(|source| RootError::Prepare {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(crate) fn create(directory: &Path) -> Result<(), RootError> {
+    let result = match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    };
+    prepare(directory, result)
+}
+
+pub(crate) fn attach(
+    source: &Path,
+    target: &Path,
+    kind: &str,
+    flags: MsFlags,
+    options: &str,
+) -> Result<(), RootError> {
+    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|errno| {
+        RootError::Mount {
+            what: format!("{kind} from {}", source.display()),
+            target: target.to_owned(),
+            source: errno.into(),
+        }
+    })
+}
+
+/// Creates the writable layer on a new disk. Its root directory is the container's, so it looks like
+/// the image's.
+fn make_layer(image: &Path, upper: &Path, work: &Path) -> io::Result<()> {
+    // Made last, so that its presence says that all is there.
+    if work.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    match std::fs::create_dir(upper) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    imitate(&std::fs::symlink_metadata(image)?, upper)?;
+    std::fs::create_dir(work)
+}
+
+fn imitate(like: &std::fs::Metadata, path: &Path) -> io::Result<()> {
+    if like.uid() != 0 || like.gid() != 0 {
+        chown(
+            path,
+            Some(Uid::from_raw(like.uid())),
+            Some(Gid::from_raw(like.gid())),
+        )?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(like.mode() & 0o7777))
+}
+
+/// Writes the files that Docker provides, unless the image's /etc is something else than a directory.
+fn write_files(image: &Path, files: &Path, hostname: &str) -> io::Result<()> {
+    let etc = files.join("etc");
+    let like = match std::fs::symlink_metadata(image.join("etc")) {
+        Ok(metadata) if !metadata.is_dir() => return Ok(()),
+        Ok(metadata) => Some(metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    match std::fs::create_dir(&etc) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    match like {
+        Some(like) => imitate(&like, &etc)?,
+        None => std::fs::set_permissions(&etc, std::fs::Permissions::from_mode(0o755))?,
+    }
+    for (name, text) in [
+        ("hostname", format!("{hostname}\n")),
+        ("hosts", hosts(hostname)),
+        ("resolv.conf", String::new()),
+    ] {
+        let path = etc.join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// Docker's /etc/hosts. Without a network the container's own name leads to a loopback address.
+fn hosts(hostname: &str) -> String {
+    format!(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n\
+         127.0.1.1\t{hostname}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_start_look_like_the_images_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let [image, files] = ["image", "files"].map(|name| top.path().join(name));
+        std::fs::create_dir_all(image.join("etc")).unwrap();
+        std::fs::create_dir(&files).unwrap();
+        let odd = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(image.join("etc"), odd).unwrap();
+        write_files(&image, &files, "box").unwrap();
+        let mode = std::fs::metadata(files.join("etc")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o711);
+        assert_eq!(
+            std::fs::read_to_string(files.join("etc/hostname")).unwrap(),
+            "box\n"
+        );
+        assert!(
+            std::fs::read_to_string(files.join("etc/hosts"))
+                .unwrap()
+                .contains("\tbox\n")
+        );
+        assert_eq!(std::fs::read(files.join("etc/resolv.conf")).unwrap(), b"");
+    }
+
+    #[test]
+    fn an_image_whose_etc_is_a_link_is_left_alone() {
+        let top = tempfile::tempdir().unwrap();
+        let [image, files] = ["image", "files"].map(|name| top.path().join(name));
+        std::fs::create_dir(&image).unwrap();
+        std::fs::create_dir(&files).unwrap();
+        std::os::unix::fs::symlink("/usr/etc", image.join("etc")).unwrap();
+        write_files(&image, &files, "box").unwrap();
+        assert!(!files.join("etc").exists());
+    }
+}

@@ -1,0 +1,282 @@
+//! The agent service: one method per call of the protocol, each a few lines over the modules that do
+//! the work.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use ttrpc::r#async::TtrpcContext;
+use ttrpc::{Code, get_status};
+
+use bulkhead_protocol::PROTOCOL_VERSION;
+use bulkhead_protocol::api::{
+    CreateContainerRequest, CreateContainerResponse, Empty, HelloRequest, HelloResponse,
+    ResizeTerminalRequest, ShutdownRequest, SignalProcessRequest, StartProcessRequest,
+    StartProcessResponse, WaitProcessRequest, WaitProcessResponse,
+};
+use bulkhead_protocol::service::Agent;
+
+use crate::container::{Container, CreateError, Layout};
+use crate::disks::Disks;
+use crate::machine;
+use crate::process::Process;
+use crate::pump::Method;
+use crate::starter::{self, Context};
+use crate::streams::Ports;
+use crate::transport::Dial;
+
+/// The guest: its containers and their processes.
+pub struct Guest {
+    layout: Layout,
+    disks: Disks,
+    dialer: Box<dyn Dial>,
+    kernel_release: String,
+    started_at_ns: u64,
+    state: Mutex<State>,
+    stopping: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    containers: HashMap<String, Arc<Container>>,
+    processes: HashMap<String, Arc<Process>>,
+}
+
+impl Guest {
+    /// A guest without containers. `started_at_ns` is when the agent began, since boot.
+    pub fn new(layout: Layout, dialer: Box<dyn Dial>, started_at_ns: u64) -> Self {
+        let kernel_release = nix::sys::utsname::uname()
+            .map(|names| names.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        Self {
+            disks: Disks::new(&layout.blocks, &layout.dev),
+            layout,
+            dialer,
+            kernel_release,
+            started_at_ns,
+            state: Mutex::default(),
+            stopping: Notify::new(),
+        }
+    }
+
+    /// Returns when the host has asked for a shutdown and every writable disk is clean.
+    pub async fn stopped(&self) {
+        self.stopping.notified().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it, so a poisoned lock is still right.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn process(&self, id: &str) -> ttrpc::Result<Arc<Process>> {
+        self.state()
+            .processes
+            .get(id)
+            .cloned()
+            .ok_or_else(|| status(Code::NOT_FOUND, format!("the guest has no process {id}")))
+    }
+
+    /// Ends every process, and unmounts what can be written.
+    pub async fn stop(&self) {
+        let (containers, processes): (Vec<_>, Vec<_>) = {
+            let state = self.state();
+            (
+                state.containers.values().cloned().collect(),
+                state.processes.values().cloned().collect(),
+            )
+        };
+        for process in &processes {
+            process.signal(libc::SIGKILL).ok();
+        }
+        for process in processes.iter().filter(|process| process.main) {
+            process.reaped().await;
+        }
+        for container in containers {
+            // What is still busy is made safe by the sync.
+            if container.unmount().is_err() {
+                nix::unistd::sync();
+            }
+        }
+    }
+}
+
+fn status(code: Code, message: impl ToString) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(get_status(code, message))
+}
+
+/// The whole chain of causes, since only text crosses.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Names the cgroup and the directory of a container: short, and free of what a path must not hold.
+fn short_name(id: &str) -> String {
+    id.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(12)
+        .collect()
+}
+
+#[async_trait]
+impl Agent for Guest {
+    async fn hello(&self, _: &TtrpcContext, _: HelloRequest) -> ttrpc::Result<HelloResponse> {
+        let mut response = HelloResponse::new();
+        response.protocol_version = PROTOCOL_VERSION;
+        response.agent_version = env!("CARGO_PKG_VERSION").to_owned();
+        response.kernel_release = self.kernel_release.clone();
+        response.started_at_ns = self.started_at_ns;
+        Ok(response)
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        let began = machine::since_boot();
+        let mut state = self.state();
+        let name = short_name(&request.container_id);
+        let taken = |known: &String| short_name(known) == name;
+        let created = if name.is_empty() || state.containers.keys().any(taken) {
+            Err(CreateError::Exists)
+        } else {
+            Container::create(&self.layout, &self.disks, &name, &request)
+        };
+        let container =
+            created.map_err(|error| status(Code::FAILED_PRECONDITION, chain(&error)))?;
+        let mut response = CreateContainerResponse::new();
+        response.total_ns = machine::since_boot().saturating_sub(began);
+        response.mount_ns = container.mount_ns;
+        state
+            .containers
+            .insert(request.container_id, Arc::new(container));
+        Ok(response)
+    }
+
+    async fn start_process(
+        &self,
+        _: &TtrpcContext,
+        request: StartProcessRequest,
+    ) -> ttrpc::Result<StartProcessResponse> {
+        let container = {
+            let state = self.state();
+            if state.processes.contains_key(&request.process_id) {
+                let text = format!("process {} exists already", request.process_id);
+                return Err(status(Code::ALREADY_EXISTS, text));
+            }
+            state.containers.get(&request.container_id).cloned()
+        };
+        let container = container.ok_or_else(|| {
+            status(
+                Code::NOT_FOUND,
+                format!("the guest has no container {}", request.container_id),
+            )
+        })?;
+        let process = request
+            .process
+            .as_ref()
+            .ok_or_else(|| status(Code::INVALID_ARGUMENT, "the request describes no process"))?;
+        let context = Context {
+            layout: &self.layout,
+            dialer: self.dialer.as_ref(),
+            method: Method::for_kernel(&self.kernel_release),
+        };
+        let ports = Ports {
+            stdin: request.stdin_port,
+            stdout: request.stdout_port,
+            stderr: request.stderr_port,
+        };
+        let main = request.process_id == request.container_id;
+        let mut response = StartProcessResponse::new();
+        match starter::start(&context, &container, process, ports, main).await {
+            Ok((process, pid)) => {
+                response.pid = pid;
+                self.state().processes.insert(request.process_id, process);
+            }
+            Err(failure) => response.failure = Some(failure).into(),
+        }
+        Ok(response)
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> ttrpc::Result<WaitProcessResponse> {
+        let process = self.process(&request.process_id)?;
+        let exit = process.wait().await;
+        if !process.main {
+            // A main process stays known as long as its guest; exec'd ones would pile up.
+            self.state().processes.remove(&request.process_id);
+        }
+        let mut response = WaitProcessResponse::new();
+        response.exit_code = exit.code.into();
+        response.oom_killed = exit.oom_killed;
+        response.exited_at_ns = exit.at_ns;
+        Ok(response)
+    }
+
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: SignalProcessRequest,
+    ) -> ttrpc::Result<Empty> {
+        let process = self.process(&request.process_id)?;
+        let number = i32::try_from(request.signal).unwrap_or(-1);
+        process
+            .signal(number)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ESRCH) => status(Code::NOT_FOUND, "the process has ended"),
+                _ => status(
+                    Code::INVALID_ARGUMENT,
+                    format!("cannot send signal {number}: {error}"),
+                ),
+            })?;
+        Ok(Empty::new())
+    }
+
+    async fn resize_terminal(
+        &self,
+        _: &TtrpcContext,
+        request: ResizeTerminalRequest,
+    ) -> ttrpc::Result<Empty> {
+        let process = self.process(&request.process_id)?;
+        process
+            .resize(request.rows, request.columns)
+            .map_err(|error| {
+                status(
+                    Code::FAILED_PRECONDITION,
+                    format!("cannot resize the terminal: {error}"),
+                )
+            })?;
+        Ok(Empty::new())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.stop().await;
+        self.stopping.notify_one();
+        Ok(Empty::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_container_identifier_makes_a_path() {
+        assert_eq!(short_name("../../etc/passwd"), "etcpasswd");
+        assert_eq!(short_name(&"ab".repeat(32)), "abababababab");
+    }
+}
