@@ -54,5 +54,9 @@ fn start_log(globals: &ArgMatches) {
         Some("error") => LevelFilter::ERROR,
         _ => LevelFilter::WARN,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
 }

@@ -149,7 +149,11 @@ impl CliError {
     /// For `map_err` on a file that the user named.
     pub fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.display().to_string();
-        move |source| Self::File { action, path, source }
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
     }
 
     /// Whether the reader of our output has left: no failure.
@@ -159,7 +163,13 @@ impl CliError {
             if let Some(io) = error.downcast_ref::<io::Error>()
                 && io.kind() == io::ErrorKind::BrokenPipe
             {
-                return matches!(self, Self::Stream { action: WRITE_OUTPUT, .. });
+                return matches!(
+                    self,
+                    Self::Stream {
+                        action: WRITE_OUTPUT,
+                        ..
+                    }
+                );
             }
             next = error.source();
         }
@@ -237,7 +247,11 @@ mod tests {
     #[test]
     fn causes_follow_in_order_and_once() {
         let inner = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = CliError::File { action: "write", path: "/x".to_owned(), source: inner };
+        let error = CliError::File {
+            action: "write",
+            path: "/x".to_owned(),
+            source: inner,
+        };
         assert_eq!(chain(&error), "cannot write /x: permission denied");
     }
 

@@ -22,7 +22,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     // A sandbox is started for every container: nothing of the command line may stand in its way.
-    if words.get(1).is_some_and(|word| word == bulkhead_sandbox::SANDBOX_VERB) {
+    if words
+        .get(1)
+        .is_some_and(|word| word == bulkhead_sandbox::SANDBOX_VERB)
+    {
         return bulkhead_sandbox::main();
     }
     let parsed = match args::parse(&words) {

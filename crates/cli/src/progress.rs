@@ -29,7 +29,10 @@ impl Bars {
     fn new() -> Self {
         // Ten frames a second are enough for eyes and cost nothing beside the work.
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        Self { all, items: Mutex::new(HashMap::new()) }
+        Self {
+            all,
+            items: Mutex::new(HashMap::new()),
+        }
     }
 
     fn items(&self) -> MutexGuard<'_, HashMap<String, ProgressBar>> {
@@ -38,7 +41,9 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 const SIZED: &str = "{prefix}: {msg:<13} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:<9} {decimal_bytes_per_sec}";
@@ -47,9 +52,11 @@ const UNSIZED: &str = "{prefix}: {msg:<13} {spinner} {decimal_bytes:>9} {elapsed
 impl Progress for Bars {
     fn start(&self, item: &str, phase: Phase, total: Option<u64>) {
         let mut items = self.items();
-        let bar = items
-            .entry(item.to_owned())
-            .or_insert_with(|| self.all.add(ProgressBar::no_length()).with_prefix(item.to_owned()));
+        let bar = items.entry(item.to_owned()).or_insert_with(|| {
+            self.all
+                .add(ProgressBar::no_length())
+                .with_prefix(item.to_owned())
+        });
         bar.set_position(0);
         bar.reset_eta();
         bar.set_message(phase.as_str());
@@ -75,7 +82,9 @@ impl Progress for Bars {
     fn finish(&self, item: &str, outcome: Outcome) {
         let mut items = self.items();
         let bar = items.entry(item.to_owned()).or_insert_with(|| {
-            self.all.add(ProgressBar::no_length()).with_prefix(item.to_owned())
+            self.all
+                .add(ProgressBar::no_length())
+                .with_prefix(item.to_owned())
         });
         bar.disable_steady_tick();
         bar.set_style(style("{prefix}: {msg}"));

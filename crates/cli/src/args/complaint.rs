@@ -21,7 +21,11 @@ pub struct Complaint {
 impl Complaint {
     /// A command that does not exist.
     pub fn unknown_command(path: &str, word: &str) -> Self {
-        let usage = if path == "bulkhead" { String::new() } else { format!("\n\nUsage:  {path}") };
+        let usage = if path == "bulkhead" {
+            String::new()
+        } else {
+            format!("\n\nUsage:  {path}")
+        };
         Self {
             text: format!(
                 "bulkhead: unknown command: {path} {word}{usage}\n\nRun '{path} --help' for more information"
@@ -37,7 +41,10 @@ impl Complaint {
 
     /// `bulkhead help` about nothing.
     pub fn unknown_topic(words: &str) -> Self {
-        Self { text: format!("unknown help topic: {words}"), code: exit_code::FAILURE }
+        Self {
+            text: format!("unknown help topic: {words}"),
+            code: exit_code::FAILURE,
+        }
     }
 
     fn flag(message: &str, path: &str, usage: &str) -> Self {
@@ -79,7 +86,7 @@ impl Complaint {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 // A reader that left early has seen what it wanted.
                 let _ = error.print();
-                return Ok(None);
+                Ok(None)
             }
             ErrorKind::UnknownArgument if argument.starts_with('-') && argument.len() > 1 => {
                 Err(Self::flag(&unknown(&argument), path, usage))
@@ -111,9 +118,11 @@ impl Complaint {
                 let message = format!("invalid argument {value:?} for \"{name}\" flag: {reason}");
                 Err(Self::flag(&message, path, usage))
             }
-            ErrorKind::InvalidUtf8 => {
-                Err(Self::flag("bulkhead: an argument is not valid UTF-8", path, usage))
-            }
+            ErrorKind::InvalidUtf8 => Err(Self::flag(
+                "bulkhead: an argument is not valid UTF-8",
+                path,
+                usage,
+            )),
             ErrorKind::ArgumentConflict => {
                 let others = contexts(&error, ContextKind::PriorArg).join(" and ");
                 let message = format!(
@@ -164,7 +173,9 @@ fn needs_value(argument: &str) -> String {
 fn flag_names(command: &Command, argument: &str) -> String {
     let long = first_word(argument);
     let long = long.split(['=', '[']).next().unwrap_or(long);
-    let found = command.get_arguments().find(|arg| arg.get_long().is_some_and(|l| long == format!("--{l}")));
+    let found = command
+        .get_arguments()
+        .find(|arg| arg.get_long().is_some_and(|l| long == format!("--{l}")));
     match found.and_then(clap::Arg::get_short) {
         Some(short) => format!("-{short}, {long}"),
         None => long.to_owned(),

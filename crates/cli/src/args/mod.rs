@@ -9,6 +9,6 @@ mod parsers;
 mod tree;
 mod verb;
 
-pub use parsers::{KeyValue, boolean, ListFileError, env_file, label_file, parse_cpus, seconds};
+pub use parsers::{KeyValue, ListFileError, boolean, env_file, label_file, parse_cpus, seconds};
 pub use tree::{full_tree, parse};
 pub use verb::{Arity, Execute, Group, Heading, Verb};

@@ -83,7 +83,10 @@ pub fn seconds(text: &str) -> Result<i64, ValueError> {
 /// Anything else.
 pub fn parse_cpus(text: &str) -> Result<f64, ValueError> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    text.parse::<f64>().ok().filter(|_| plain).ok_or_else(|| ValueError::Cpus(text.to_owned()))
+    text.parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .ok_or_else(|| ValueError::Cpus(text.to_owned()))
 }
 
 /// A name and a value.
@@ -105,7 +108,10 @@ impl KeyValue {
         if key.is_empty() {
             return Err(ValueError::Label(text.to_owned()));
         }
-        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
     }
 
     /// Docker's `-e`: `KEY=value` as it is, `KEY` with our own value, and nothing where we have none.
@@ -125,7 +131,10 @@ impl KeyValue {
 ///
 /// # Errors
 /// An unreadable file or a line that names nothing.
-pub fn env_file(path: &Path, lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, ListFileError> {
+pub fn env_file(
+    path: &Path,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, ListFileError> {
     let entries = list_file(path)?;
     Ok(entries
         .into_iter()
@@ -145,14 +154,20 @@ pub fn env_file(path: &Path, lookup: impl Fn(&str) -> Option<String>) -> Result<
 pub fn label_file(path: &Path) -> Result<Vec<KeyValue>, ListFileError> {
     let split = |entry: String| {
         let (key, value) = entry.split_once('=').unwrap_or((&entry, ""));
-        KeyValue { key: key.to_owned(), value: value.to_owned() }
+        KeyValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
     };
     Ok(list_file(path)?.into_iter().map(split).collect())
 }
 
 fn list_file(path: &Path) -> Result<Vec<String>, ListFileError> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| ListFileError::Read { path: name.clone(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| ListFileError::Read {
+        path: name.clone(),
+        source,
+    })?;
     parse_list(&bytes, &name)
 }
 
@@ -162,7 +177,10 @@ fn parse_list(bytes: &[u8], path: &str) -> Result<Vec<String>, ListFileError> {
     for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = std::str::from_utf8(line)
-            .map_err(|_| ListFileError::Encoding { path: path.to_owned(), line: index + 1 })?
+            .map_err(|_| ListFileError::Encoding {
+                path: path.to_owned(),
+                line: index + 1,
+            })?
             .trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -172,10 +190,16 @@ fn parse_list(bytes: &[u8], path: &str) -> Result<Vec<String>, ListFileError> {
             None => (line.trim_end(), None),
         };
         if name.is_empty() {
-            return Err(ListFileError::NoName { path: path.to_owned(), line: line.to_owned() });
+            return Err(ListFileError::NoName {
+                path: path.to_owned(),
+                line: line.to_owned(),
+            });
         }
         if name.contains(char::is_whitespace) {
-            return Err(ListFileError::Space { path: path.to_owned(), name: name.to_owned() });
+            return Err(ListFileError::Space {
+                path: path.to_owned(),
+                name: name.to_owned(),
+            });
         }
         entries.push(match value {
             Some(value) => format!("{name}={value}"),
@@ -197,14 +221,18 @@ mod tests {
     fn env_files_keep_values_as_they_are() {
         let entries = list("\u{feff}A=1\n# comment\n\n  B = x \nC\nD=a=b #c\r\nE=\"q\"\n");
         assert!(matches!(entries, Err(ListFileError::Space { name, .. }) if name == "B "));
-        let entries = list("\u{feff}A=1\n# comment\n\n  B= x \nC\nD=a=b #c\r\nE=\"q\"\nF=\n").unwrap();
+        let entries =
+            list("\u{feff}A=1\n# comment\n\n  B= x \nC\nD=a=b #c\r\nE=\"q\"\nF=\n").unwrap();
         assert_eq!(entries, ["A=1", "B= x ", "C", "D=a=b #c", "E=\"q\"", "F="]);
     }
 
     #[test]
     fn env_files_with_nameless_or_broken_lines_are_refused() {
         assert!(matches!(list("=x"), Err(ListFileError::NoName { .. })));
-        assert!(matches!(parse_list(b"A=1\nB=\xff", "f"), Err(ListFileError::Encoding { line: 2, .. })));
+        assert!(matches!(
+            parse_list(b"A=1\nB=\xff", "f"),
+            Err(ListFileError::Encoding { line: 2, .. })
+        ));
     }
 
     #[test]

@@ -55,7 +55,9 @@ pub fn parse(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
             match group.verbs.iter().find(|verb| verb.is(&word)) {
                 Some(verb) => verb_of(verb, format!("{path} {}", verb.name), globals, rest),
                 None if word == "--help" || word == "-h" => print_help(&mut group_command(group)),
-                None if word.starts_with('-') => Err(Complaint::unknown_flag(&path, "COMMAND", &word)),
+                None if word.starts_with('-') => {
+                    Err(Complaint::unknown_flag(&path, "COMMAND", &word))
+                }
                 None => Err(Complaint::unknown_command(&path, &word)),
             }
         }
@@ -72,7 +74,11 @@ fn verb_of(
     let first = OsString::from(path.as_str());
     let words = std::iter::once(&first).chain(rest);
     match command.clone().try_get_matches_from(words) {
-        Ok(matches) => Ok(Some(Parsed { globals, matches, verb })),
+        Ok(matches) => Ok(Some(Parsed {
+            globals,
+            matches,
+            verb,
+        })),
         Err(error) => Complaint::from_clap(error, &command, &path, Some(verb)),
     }
 }
@@ -93,8 +99,15 @@ fn globals_length(words: &[OsString]) -> usize {
 
 fn root() -> Command {
     let mut list = String::new();
-    section(&mut list, "Common Commands", &listed(VERBS, Heading::Common));
-    let groups: Vec<(&str, &str)> = GROUPS.iter().map(|group| (group.name, group.about)).collect();
+    section(
+        &mut list,
+        "Common Commands",
+        &listed(VERBS, Heading::Common),
+    );
+    let groups: Vec<(&str, &str)> = GROUPS
+        .iter()
+        .map(|group| (group.name, group.about))
+        .collect();
     section(&mut list, "Management Commands", &groups);
     section(&mut list, "Commands", &listed(VERBS, Heading::Other));
     let command = Command::new("bulkhead")
@@ -134,8 +147,11 @@ fn root() -> Command {
 }
 
 fn listed(verbs: &'static [Verb], heading: Heading) -> Vec<(&'static str, &'static str)> {
-    let mut list: Vec<_> =
-        verbs.iter().filter(|v| v.heading == heading).map(|v| (v.name, v.about)).collect();
+    let mut list: Vec<_> = verbs
+        .iter()
+        .filter(|v| v.heading == heading)
+        .map(|v| (v.name, v.about))
+        .collect();
     if heading == Heading::Other {
         list.sort_unstable();
     }
@@ -161,7 +177,9 @@ fn group_command(group: &Group) -> Command {
             .about(group.about)
             .help_template("Usage:  {usage}\n\n{about}\n{before-help}\n{after-help}")
             .before_help(list)
-            .after_help(format!("Run '{path} COMMAND --help' for more information on a command.")),
+            .after_help(format!(
+                "Run '{path} COMMAND --help' for more information on a command."
+            )),
     )
 }
 
@@ -200,9 +218,18 @@ fn aliases(verb: &Verb) -> Option<String> {
 /// pflag's conventions: `--flag=false`, the last of several wins, `--help` beside a `-h` that may mean
 /// something else, flags and words mixed.
 fn docker_like(command: Command) -> Command {
-    let short_h_is_free = !command.get_arguments().any(|arg| arg.get_short() == Some('h'));
-    let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print usage");
-    let help = if short_h_is_free { help.short('h') } else { help };
+    let short_h_is_free = !command
+        .get_arguments()
+        .any(|arg| arg.get_short() == Some('h'));
+    let help = Arg::new("help")
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Print usage");
+    let help = if short_h_is_free {
+        help.short('h')
+    } else {
+        help
+    };
     command
         .disable_help_flag(true)
         .disable_version_flag(true)
@@ -211,7 +238,11 @@ fn docker_like(command: Command) -> Command {
         .arg(help)
         .mut_args(|arg| match arg.get_action() {
             ArgAction::SetTrue => {
-                let default = if arg.get_default_values().iter().any(|v| v == "true") { "true" } else { "false" };
+                let default = if arg.get_default_values().iter().any(|v| v == "true") {
+                    "true"
+                } else {
+                    "false"
+                };
                 arg.action(ArgAction::Set)
                     .num_args(0..=1)
                     .require_equals(true)
@@ -236,7 +267,10 @@ fn print_help(command: &mut Command) -> Result<Option<Parsed>, Complaint> {
 
 /// `bulkhead help [COMMAND…]`
 fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
-    let words: Vec<String> = words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = words
+        .iter()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => print_help(&mut root()),
@@ -247,11 +281,15 @@ fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
             let Some(group) = GROUPS.iter().find(|group| group.name == *first) else {
                 return Err(Complaint::unknown_topic(&words.join(" ")));
             };
-            match rest.first().map(|word| (word, group.verbs.iter().find(|verb| verb.is(word)))) {
+            match rest
+                .first()
+                .map(|word| (word, group.verbs.iter().find(|verb| verb.is(word))))
+            {
                 None => print_help(&mut group_command(group)),
-                Some((_, Some(verb))) => {
-                    print_help(&mut verb_command(verb, &format!("bulkhead {} {}", group.name, verb.name)))
-                }
+                Some((_, Some(verb))) => print_help(&mut verb_command(
+                    verb,
+                    &format!("bulkhead {} {}", group.name, verb.name),
+                )),
                 Some((_, None)) => Err(Complaint::unknown_topic(&words.join(" "))),
             }
         }
@@ -260,7 +298,8 @@ fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
 
 /// Every verb with every argument: for completions and man pages.
 pub fn full_tree() -> Command {
-    let with_aliases = |verb: &Verb, path: &str| verb_command(verb, path).visible_aliases(verb.aliases.to_vec());
+    let with_aliases =
+        |verb: &Verb, path: &str| verb_command(verb, path).visible_aliases(verb.aliases.to_vec());
     let mut command = root();
     for verb in VERBS.iter().filter(|verb| verb.heading != Heading::Hidden) {
         command = command.subcommand(with_aliases(verb, &format!("bulkhead {}", verb.name)));
@@ -268,7 +307,10 @@ pub fn full_tree() -> Command {
     for group in GROUPS {
         let mut sub = group_command(group);
         for verb in group.verbs {
-            sub = sub.subcommand(with_aliases(verb, &format!("bulkhead {} {}", group.name, verb.name)));
+            sub = sub.subcommand(with_aliases(
+                verb,
+                &format!("bulkhead {} {}", group.name, verb.name),
+            ));
         }
         command = command.subcommand(sub);
     }

@@ -101,7 +101,9 @@ impl Verb {
 }
 
 fn execute<A: Execute>(matches: &ArgMatches, context: &Context) -> Result<u8, CliError> {
-    A::from_arg_matches(matches).map_err(CliError::from)?.execute(context)
+    A::from_arg_matches(matches)
+        .map_err(CliError::from)?
+        .execute(context)
 }
 
 /// Verbs about one kind of object: `container`, `image`.

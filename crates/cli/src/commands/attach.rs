@@ -26,7 +26,8 @@ pub struct Attach {
 }
 
 impl Execute for Attach {
-    const ABOUT: &'static str = "Attach local standard input, output, and error streams to a running container";
+    const ABOUT: &'static str =
+        "Attach local standard input, output, and error streams to a running container";
     const USAGE: &'static str = "[OPTIONS] CONTAINER";
     const ARITY: Arity = Arity::Exactly(1);
 
@@ -43,7 +44,11 @@ impl Execute for Attach {
         let attached = Attached {
             engine,
             container: &container,
-            wanted: Wanted { stdin, stdout: true, stderr: true },
+            wanted: Wanted {
+                stdin,
+                stdout: true,
+                stderr: true,
+            },
             tty: config.tty,
             sig_proxy: self.sig_proxy,
             detach_keys: foreground::detach_keys(engine, self.detach_keys.as_deref())?,

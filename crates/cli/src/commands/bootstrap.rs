@@ -44,10 +44,16 @@ impl Execute for Bootstrap {
         options.mirrors = self.mirror;
         options.mode = self.mode.unwrap_or(options.mode);
         options.variant = self.variant.unwrap_or(options.variant);
-        options.reference = self.repository.as_deref().map(str::parse::<Reference>).transpose()?;
+        options.reference = self
+            .repository
+            .as_deref()
+            .map(str::parse::<Reference>)
+            .transpose()?;
         let progress = progress::choose(self.quiet);
         let image = bootstrap(context.engine()?.store()?, &options, progress.as_ref())?;
-        Out::new().line(&image.id.to_string()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        Out::new()
+            .line(&image.id.to_string())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }

@@ -39,8 +39,13 @@ impl Execute for ContainerPrune {
             }
             text.push('\n');
         }
-        text.push_str(&format!("Total reclaimed space: {}", size(report.reclaimed)));
-        Out::new().line(&text).map_err(CliError::stream(WRITE_OUTPUT))?;
+        text.push_str(&format!(
+            "Total reclaimed space: {}",
+            size(report.reclaimed)
+        ));
+        Out::new()
+            .line(&text)
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }

@@ -23,7 +23,9 @@ impl Execute for Create {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let container = self.flags.create(context.engine()?, false)?;
-        Out::new().line(container.id().as_str()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        Out::new()
+            .line(container.id().as_str())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 

@@ -40,7 +40,14 @@ pub enum StreamName {
 #[derive(Debug, Args)]
 pub struct CreateFlags {
     /// Attach to STDIN, STDOUT or STDERR
-    #[arg(short, long, value_name = "list", value_enum, ignore_case = true, hide_possible_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "list",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub attach: Vec<StreamName>,
     /// Add Linux capabilities
     #[arg(long, value_name = "list")]
@@ -136,7 +143,10 @@ pub struct CreateFlags {
 
 impl CreateFlags {
     fn options(&self, detach: bool) -> Result<CreateOptions, CliError> {
-        let (image, command) = self.words.split_first().map_or((String::new(), &[][..]), |(i, c)| (i.clone(), c));
+        let (image, command) = self
+            .words
+            .split_first()
+            .map_or((String::new(), &[][..]), |(i, c)| (i.clone(), c));
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(env_file(file, |name| std::env::var(name).ok())?);
@@ -144,13 +154,25 @@ impl CreateFlags {
         env.extend(resolve_env(&self.env));
         let mut labels = BTreeMap::new();
         for file in &self.label_file {
-            labels.extend(label_file(file)?.into_iter().map(|label| (label.key, label.value)));
+            labels.extend(
+                label_file(file)?
+                    .into_iter()
+                    .map(|label| (label.key, label.value)),
+            );
         }
-        labels.extend(self.label.iter().map(|label| (label.key.clone(), label.value.clone())));
+        labels.extend(
+            self.label
+                .iter()
+                .map(|label| (label.key.clone(), label.value.clone())),
+        );
         Ok(CreateOptions {
             image,
             command: command.to_vec(),
-            name: self.name.as_deref().map(str::parse::<ContainerName>).transpose()?,
+            name: self
+                .name
+                .as_deref()
+                .map(str::parse::<ContainerName>)
+                .transpose()?,
             entrypoint: self.entrypoint.clone(),
             env,
             user: self.user.clone(),
@@ -171,7 +193,11 @@ impl CreateFlags {
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             ulimits: self.ulimit.clone(),
-            stop_signal: self.stop_signal.as_deref().map(str::parse::<Signal>).transpose()?,
+            stop_signal: self
+                .stop_signal
+                .as_deref()
+                .map(str::parse::<Signal>)
+                .transpose()?,
             stop_timeout: self.stop_timeout,
             isolation: self.isolation,
         })
@@ -180,7 +206,7 @@ impl CreateFlags {
     /// Creates the container, pulling its image first where that is wanted.
     pub fn create(&self, engine: &Engine, detach: bool) -> Result<Container, CliError> {
         let options = self.options(detach)?;
-        let cidfile = self.cidfile.as_deref().map(|path| CidFile::claim(path)).transpose()?;
+        let cidfile = self.cidfile.as_deref().map(CidFile::claim).transpose()?;
         let policy = self.pull.unwrap_or(PullPolicy::Missing);
         if policy == PullPolicy::Always {
             self.pull(engine, &options.image)?;
@@ -218,7 +244,9 @@ pub fn resolve_env(entries: &[String]) -> Vec<String> {
             if entry.contains('=') {
                 return Some(entry.clone());
             }
-            std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
+            std::env::var(entry)
+                .ok()
+                .map(|value| format!("{entry}={value}"))
         })
         .collect()
 }
@@ -233,7 +261,10 @@ struct CidFile {
 impl CidFile {
     fn claim(path: &Path) -> Result<Self, CliError> {
         match OpenOptions::new().write(true).create_new(true).open(path) {
-            Ok(_) => Ok(Self { path: path.to_owned(), written: false }),
+            Ok(_) => Ok(Self {
+                path: path.to_owned(),
+                written: false,
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(CliError::CidFileExists(path.display().to_string()))
             }
@@ -243,7 +274,8 @@ impl CidFile {
 
     fn write(mut self, id: &str) -> Result<(), CliError> {
         let open = OpenOptions::new().write(true).open(&self.path);
-        open.and_then(|mut file| file.write_all(id.as_bytes())).map_err(CliError::file("write", &self.path))?;
+        open.and_then(|mut file| file.write_all(id.as_bytes()))
+            .map_err(CliError::file("write", &self.path))?;
         self.written = true;
         Ok(())
     }

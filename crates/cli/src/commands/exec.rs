@@ -53,7 +53,10 @@ impl Execute for Exec {
         if !self.detach {
             terminal::require_terminal(self.interactive, self.tty)?;
         }
-        let (name, command) = self.words.split_first().map_or(("", &[][..]), |(n, c)| (n.as_str(), c));
+        let (name, command) = self
+            .words
+            .split_first()
+            .map_or(("", &[][..]), |(n, c)| (n.as_str(), c));
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(env_file(file, |name| std::env::var(name).ok())?);
@@ -70,7 +73,12 @@ impl Execute for Exec {
         let engine = context.engine()?;
         let container = engine.container(name)?;
         if self.detach {
-            engine.exec(&container, &options, Stdio::default(), AttachOptions::default())?;
+            engine.exec(
+                &container,
+                &options,
+                Stdio::default(),
+                AttachOptions::default(),
+            )?;
             return Ok(0);
         }
         let keys = foreground::detach_keys(engine, self.detach_keys.as_deref())?;

@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use bulkhead_engine::{Container, Engine, ExecOptions, StartOptions, StartedContainer, parse_detach_keys};
+use bulkhead_engine::{
+    Container, Engine, ExecOptions, StartOptions, StartedContainer, parse_detach_keys,
+};
 use bulkhead_sandbox::{AttachEnd, AttachOptions, Client, Exec, ExecEnd, Exit, Timings};
 use bulkhead_types::{Signal, TerminalSize};
 
@@ -39,8 +41,10 @@ pub struct End {
 /// `--detach-keys`, else the configured ones.
 pub fn detach_keys(engine: &Engine, flag: Option<&str>) -> Result<Vec<u8>, CliError> {
     let text = flag.unwrap_or(&engine.settings().detach_keys);
-    parse_detach_keys(text)
-        .map_err(|reason| CliError::DetachKeys { keys: text.to_owned(), reason })
+    parse_detach_keys(text).map_err(|reason| CliError::DetachKeys {
+        keys: text.to_owned(),
+        reason,
+    })
 }
 
 /// The main process, addressed through the control socket.
@@ -79,19 +83,33 @@ impl Prepared {
     fn new(wanted: Wanted, tty: bool, proxy: bool) -> Result<Self, CliError> {
         let raw = tty && wanted.stdin && terminal::is_terminal();
         let caught = terminal::block(proxy, tty).map_err(CliError::stream("block signals"))?;
-        let streams = terminal::streams(wanted, tty).map_err(CliError::stream("duplicate standard streams"))?;
-        Ok(Self { caught, streams, raw, proxy })
+        let streams = terminal::streams(wanted, tty)
+            .map_err(CliError::stream("duplicate standard streams"))?;
+        Ok(Self {
+            caught,
+            streams,
+            raw,
+            proxy,
+        })
     }
 
     /// The process is there: keys, signals and sizes go to it until the result is dropped.
     fn connect(self, target: Arc<dyn Target>, redraw: bool) -> Result<Option<RawMode>, CliError> {
-        let Self { caught, streams, raw, proxy } = self;
+        let Self {
+            caught,
+            streams,
+            raw,
+            proxy,
+        } = self;
         let go = || -> io::Result<Option<RawMode>> {
             let mode = if raw { Some(RawMode::enter()?) } else { None };
             if let Some(size) = terminal::size() {
                 if redraw {
                     // A change makes a full-screen program draw itself again.
-                    target.resize(TerminalSize { rows: size.rows.saturating_add(1), ..size });
+                    target.resize(TerminalSize {
+                        rows: size.rows.saturating_add(1),
+                        ..size
+                    });
                 }
                 if raw {
                     target.resize(size);
@@ -112,9 +130,20 @@ impl Attached<'_> {
     pub fn start(&self) -> Result<End, CliError> {
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
-        let attach = Some((stdio, AttachOptions { detach_keys: self.detach_keys.clone() }));
+        let attach = Some((
+            stdio,
+            AttachOptions {
+                detach_keys: self.detach_keys.clone(),
+            },
+        ));
         let terminal_size = terminal::size().filter(|_| ready.raw);
-        let launched = match self.engine.start(self.container, StartOptions { attach, terminal_size })? {
+        let launched = match self.engine.start(
+            self.container,
+            StartOptions {
+                attach,
+                terminal_size,
+            },
+        )? {
             StartedContainer::Launched(launched) => launched,
             StartedContainer::AlreadyRunning => return self.attach(),
         };
@@ -132,7 +161,9 @@ impl Attached<'_> {
     pub fn attach(&self) -> Result<End, CliError> {
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
-        let options = AttachOptions { detach_keys: self.detach_keys.clone() };
+        let options = AttachOptions {
+            detach_keys: self.detach_keys.clone(),
+        };
         let attachment = self.engine.attach(self.container, stdio, options)?;
         let redraw = ready.raw;
         let mode = ready.connect(Arc::new(MainProcess(self.client()?)), redraw)?;
@@ -150,7 +181,10 @@ impl Attached<'_> {
     }
 
     fn client(&self) -> Result<Client, CliError> {
-        Ok(self.container.client().map_err(bulkhead_engine::Error::from)?)
+        Ok(self
+            .container
+            .client()
+            .map_err(bulkhead_engine::Error::from)?)
     }
 
     fn ended(&self, exit: &Exit) -> Result<End, CliError> {
@@ -158,14 +192,20 @@ impl Attached<'_> {
         if let Some(error) = &exit.error {
             eprintln!("bulkhead: {error}");
         }
-        Ok(End { code: exit.status.code, timings: Some(exit.timings) })
+        Ok(End {
+            code: exit.status.code,
+            timings: Some(exit.timings),
+        })
     }
 
     /// The sandbox died with our connection.
     fn lost(&self) -> Result<End, CliError> {
         let status = self.engine.wait(self.container)?;
         self.engine.settle(self.container)?;
-        Ok(End { code: status.code, timings: None })
+        Ok(End {
+            code: status.code,
+            timings: None,
+        })
     }
 }
 
@@ -177,10 +217,15 @@ pub fn exec(
     interactive: bool,
     detach_keys: Vec<u8>,
 ) -> Result<u8, CliError> {
-    let wanted = Wanted { stdin: interactive, stdout: true, stderr: true };
+    let wanted = Wanted {
+        stdin: interactive,
+        stdout: true,
+        stderr: true,
+    };
     let mut ready = Prepared::new(wanted, options.tty, true)?;
     let stdio = std::mem::take(&mut ready.streams.stdio);
-    let process = Arc::new(engine.exec(container, options, stdio, AttachOptions { detach_keys })?);
+    let process =
+        Arc::new(engine.exec(container, options, stdio, AttachOptions { detach_keys })?);
     let mode = ready.connect(process.clone(), false)?;
     let end = process.wait();
     drop(mode);

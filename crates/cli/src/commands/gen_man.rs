@@ -22,7 +22,8 @@ impl Execute for GenMan {
     const ARITY: Arity = Arity::Exactly(1);
 
     fn execute(self, _: &Context) -> Result<u8, CliError> {
-        std::fs::create_dir_all(&self.directory).map_err(CliError::file("create directory", &self.directory))?;
+        std::fs::create_dir_all(&self.directory)
+            .map_err(CliError::file("create directory", &self.directory))?;
         let mut tree = full_tree();
         tree.build();
         write(&tree, "bulkhead", &self.directory)?;

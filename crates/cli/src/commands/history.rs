@@ -42,7 +42,10 @@ impl Execute for History {
         let rows: Vec<Value> = entries.iter().map(|entry| self.row(entry, now)).collect();
         let headings = [
             ("ID", "IMAGE"),
-            ("CreatedSince", if self.human { "CREATED" } else { "CREATED AT" }),
+            (
+                "CreatedSince",
+                if self.human { "CREATED" } else { "CREATED AT" },
+            ),
             ("CreatedAt", "CREATED AT"),
             ("CreatedBy", "CREATED BY"),
             ("Size", "SIZE"),
@@ -53,9 +56,15 @@ impl Execute for History {
             (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
             (_, text) => Format::parse(text),
         };
-        let text = Listing { headings: &headings, table }.render(&format, &rows)?;
+        let text = Listing {
+            headings: &headings,
+            table,
+        }
+        .render(&format, &rows)?;
         let mut out = Out::new();
-        out.text(&text).and_then(|()| out.flush()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        out.text(&text)
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }
@@ -68,14 +77,24 @@ impl History {
             None => "<missing>".to_owned(),
         };
         let command = entry.created_by.replace('\t', " ");
-        let command = if self.no_trunc { command } else { ellipsis(&command, 45) };
-        let at = entry.created.map_or_else(String::new, |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let command = if self.no_trunc {
+            command
+        } else {
+            ellipsis(&command, 45)
+        };
+        let at = entry.created.map_or_else(String::new, |at| {
+            at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        });
         let since = match entry.created {
             Some(at) if self.human => ago(at, now),
             Some(_) => at.clone(),
             None => "N/A".to_owned(),
         };
-        let size = if self.human { image_size(entry.size) } else { entry.size.to_string() };
+        let size = if self.human {
+            image_size(entry.size)
+        } else {
+            entry.size.to_string()
+        };
         let members = [
             ("Comment", entry.comment.as_str().into()),
             ("CreatedAt", at.into()),
@@ -84,6 +103,11 @@ impl History {
             ("ID", id.into()),
             ("Size", Value::from(size)),
         ];
-        Value::Map(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        Value::Map(
+            members
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        )
     }
 }

@@ -49,8 +49,13 @@ impl Execute for ImagePrune {
             }
             text.push('\n');
         }
-        text.push_str(&format!("Total reclaimed space: {}", size(pruned.reclaimed)));
-        Out::new().line(&text).map_err(CliError::stream(WRITE_OUTPUT))?;
+        text.push_str(&format!(
+            "Total reclaimed space: {}",
+            size(pruned.reclaimed)
+        ));
+        Out::new()
+            .line(&text)
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }

@@ -54,7 +54,11 @@ const NONE: &str = "<none>";
 
 /// A `--filter`: checked for its form here, for its meaning where it is used.
 pub fn filter_text(text: &str) -> Result<String, FilterForm> {
-    if text.contains('=') { Ok(text.to_owned()) } else { Err(FilterForm) }
+    if text.contains('=') {
+        Ok(text.to_owned())
+    } else {
+        Err(FilterForm)
+    }
 }
 
 /// Not `name=value`.
@@ -72,9 +76,18 @@ impl Execute for Images {
         let mut wanted = Wanted::parse(engine, &self.filter)?;
         wanted.references.extend(self.repository.iter().cloned());
         let now = Timestamp::now();
-        let with_digest = self.digests || self.format.as_deref().is_some_and(|f| f.contains(".Digest"));
+        let with_digest = self.digests
+            || self
+                .format
+                .as_deref()
+                .is_some_and(|f| f.contains(".Digest"));
         let mut rows = Vec::new();
-        for image in engine.store()?.images()?.iter().filter(|image| wanted.image(image)) {
+        for image in engine
+            .store()?
+            .images()?
+            .iter()
+            .filter(|image| wanted.image(image))
+        {
             rows.extend(
                 lines(image)
                     .iter()
@@ -91,9 +104,15 @@ impl Execute for Images {
             (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
             (_, text) => Format::parse(text),
         };
-        let text = Listing { headings: HEADINGS, table }.render(&format, &rows)?;
+        let text = Listing {
+            headings: HEADINGS,
+            table,
+        }
+        .render(&format, &rows)?;
         let mut out = Out::new();
-        out.text(&text).and_then(|()| out.flush()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        out.text(&text)
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }
@@ -107,8 +126,13 @@ struct Line {
 
 fn lines(image: &Image) -> Vec<Line> {
     let digest_of = |name: &Reference| {
-        let same = image.repo_digests.iter().find(|known| known.name() == name.name());
-        name.digest().or_else(|| same.and_then(Reference::digest)).map(ToString::to_string)
+        let same = image
+            .repo_digests
+            .iter()
+            .find(|known| known.name() == name.name());
+        name.digest()
+            .or_else(|| same.and_then(Reference::digest))
+            .map(ToString::to_string)
     };
     let line = |name: &Reference| Line {
         repository: Some(name.familiar_name()),
@@ -120,16 +144,32 @@ fn lines(image: &Image) -> Vec<Line> {
         return names;
     }
     let digests: Vec<Line> = image.repo_digests.iter().map(line).collect();
-    if digests.is_empty() { vec![Line { repository: None, tag: None, digest: None }] } else { digests }
+    if digests.is_empty() {
+        vec![Line {
+            repository: None,
+            tag: None,
+            digest: None,
+        }]
+    } else {
+        digests
+    }
 }
 
 fn row(image: &Image, line: &Line, now: Timestamp, no_trunc: bool, with_digest: bool) -> Value {
-    let id = if no_trunc { image.id.to_string() } else { image.id.short() };
+    let id = if no_trunc {
+        image.id.to_string()
+    } else {
+        image.id.short()
+    };
     let or_none = |text: &Option<String>| Value::from(text.as_deref().unwrap_or(NONE));
     let size = image_size(image.size);
     let since = image.created.map_or("N/A".to_owned(), |at| ago(at, now));
     let at = image.created.map_or("N/A".to_owned(), created_at);
-    let digest = if with_digest { or_none(&line.digest) } else { NONE.into() };
+    let digest = if with_digest {
+        or_none(&line.digest)
+    } else {
+        NONE.into()
+    };
     let members = [
         ("Containers", "N/A".into()),
         ("CreatedAt", at.into()),
@@ -143,7 +183,12 @@ fn row(image: &Image, line: &Line, now: Timestamp, no_trunc: bool, with_digest: 
         ("UniqueSize", "N/A".into()),
         ("VirtualSize", size.as_str().into()),
     ];
-    Value::Map(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    Value::Map(
+        members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    )
 }
 
 /// `--filter` and the pattern behind the verb.
@@ -164,8 +209,12 @@ impl Wanted {
             let bad = || CliError::Filter(filter.clone());
             match name.trim() {
                 "reference" => wanted.references.push(value.to_owned()),
-                "dangling" => wanted.dangling = Some(crate::args::boolean(value).map_err(|_| bad())?),
-                "label" => wanted.labels.push(KeyValue::label(value).map_err(|_| bad())?),
+                "dangling" => {
+                    wanted.dangling = Some(crate::args::boolean(value).map_err(|_| bad())?)
+                }
+                "label" => wanted
+                    .labels
+                    .push(KeyValue::label(value).map_err(|_| bad())?),
                 "before" => wanted.before = engine.image(value)?.created,
                 "since" => wanted.since = engine.image(value)?.created,
                 _ => return Err(bad()),
@@ -175,27 +224,48 @@ impl Wanted {
     }
 
     fn image(&self, image: &Image) -> bool {
-        let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+        let labels = image
+            .config
+            .config()
+            .as_ref()
+            .and_then(|config| config.labels().as_ref());
         let labelled = |wanted: &KeyValue| {
             let found = labels.and_then(|labels| labels.get(&wanted.key));
             found.is_some_and(|value| wanted.value.is_empty() || *value == wanted.value)
         };
-        self.dangling.is_none_or(|dangling| dangling == image.names.is_empty())
+        self.dangling
+            .is_none_or(|dangling| dangling == image.names.is_empty())
             && self.labels.iter().all(labelled)
-            && self.before.is_none_or(|before| image.created.is_some_and(|at| at < before))
-            && self.since.is_none_or(|since| image.created.is_some_and(|at| at > since))
+            && self
+                .before
+                .is_none_or(|before| image.created.is_some_and(|at| at < before))
+            && self
+                .since
+                .is_none_or(|since| image.created.is_some_and(|at| at > since))
     }
 
     fn line(&self, line: &Line) -> bool {
-        let Some(repository) = &line.repository else { return self.references.is_empty() };
+        let Some(repository) = &line.repository else {
+            return self.references.is_empty();
+        };
         let tagged = line.tag.as_ref().map(|tag| format!("{repository}:{tag}"));
         let fits = |pattern: &String| {
             let plain = pattern.parse::<Reference>().ok();
             // A full name such as docker.io/library/debian means what is shown as debian.
-            let familiar = plain.as_ref().filter(|_| !pattern.contains(['*', '?', '['])).map(|reference| {
-                let tag = pattern.rsplit('/').next().is_some_and(|last| last.contains(':'));
-                if tag { reference.familiar() } else { reference.familiar_name() }
-            });
+            let familiar = plain
+                .as_ref()
+                .filter(|_| !pattern.contains(['*', '?', '[']))
+                .map(|reference| {
+                    let tag = pattern
+                        .rsplit('/')
+                        .next()
+                        .is_some_and(|last| last.contains(':'));
+                    if tag {
+                        reference.familiar()
+                    } else {
+                        reference.familiar_name()
+                    }
+                });
             let pattern = familiar.as_ref().unwrap_or(pattern);
             glob(pattern, repository) || tagged.as_ref().is_some_and(|tagged| glob(pattern, tagged))
         };

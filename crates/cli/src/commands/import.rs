@@ -44,7 +44,11 @@ impl Execute for Import {
             return Err(CliError::ImportUrl(self.file));
         }
         let options = ImportOptions {
-            reference: self.repository.as_deref().map(str::parse::<Reference>).transpose()?,
+            reference: self
+                .repository
+                .as_deref()
+                .map(str::parse::<Reference>)
+                .transpose()?,
             changes: self.change,
             message: self.message,
             platform: self.platform,
@@ -56,8 +60,15 @@ impl Execute for Import {
             Box::new(File::open(path).map_err(CliError::file("open", path))?)
         };
         let progress = progress::choose(self.quiet);
-        let image = import(context.engine()?.store()?, &mut input, &options, progress.as_ref())?;
-        Out::new().line(&image.id.to_string()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        let image = import(
+            context.engine()?.store()?,
+            &mut input,
+            &options,
+            progress.as_ref(),
+        )?;
+        Out::new()
+            .line(&image.id.to_string())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }

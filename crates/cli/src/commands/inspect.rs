@@ -22,7 +22,12 @@ pub struct Inspect {
     #[command(flatten)]
     flags: Flags,
     /// Only inspect objects of the given type ("container", "image")
-    #[arg(long = "type", value_name = "string", value_enum, hide_possible_values = true)]
+    #[arg(
+        long = "type",
+        value_name = "string",
+        value_enum,
+        hide_possible_values = true
+    )]
     kind: Option<Kind>,
 }
 
@@ -62,7 +67,9 @@ impl Execute for Inspect {
             Some(Kind::Image) => image(engine, name),
             None => match container(engine, name) {
                 Err(error) if is_missing(&error) => match image(engine, name) {
-                    Err(error) if is_missing(&error) => Err(CliError::NoSuchObject(name.to_owned())),
+                    Err(error) if is_missing(&error) => {
+                        Err(CliError::NoSuchObject(name.to_owned()))
+                    }
                     other => other,
                 },
                 other => other,
@@ -135,13 +142,18 @@ impl Flags {
             (None, _) => text = Value::List(found).to_json_pretty() + "\n",
         }
         let mut out = Out::new();
-        out.text(&text).and_then(|()| out.flush()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        out.text(&text)
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         if failures.is_empty() {
             return Ok(0);
         }
         for error in &failures {
             report(error);
         }
-        Err(CliError::Several { failed: failures.len(), total: self.names.len() })
+        Err(CliError::Several {
+            failed: failures.len(),
+            total: self.names.len(),
+        })
     }
 }

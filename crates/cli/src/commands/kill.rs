@@ -24,7 +24,12 @@ impl Execute for Kill {
     const ARITY: Arity = Arity::AtLeast(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let signal = self.signal.as_deref().map(str::parse::<Signal>).transpose()?.unwrap_or(Signal::KILL);
+        let signal = self
+            .signal
+            .as_deref()
+            .map(str::parse::<Signal>)
+            .transpose()?
+            .unwrap_or(Signal::KILL);
         let engine = context.engine()?;
         several::each(&self.containers, |name| {
             engine.kill(&engine.container(name)?, name, signal)?;

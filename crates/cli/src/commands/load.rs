@@ -39,14 +39,25 @@ impl Execute for Load {
             None => LoadFrom::Reader(&mut stdin),
         };
         let progress = progress::choose(self.quiet);
-        let options = LoadOptions { platform: self.platform };
-        let images = load(context.engine()?.store()?, from, &options, progress.as_ref())?;
+        let options = LoadOptions {
+            platform: self.platform,
+        };
+        let images = load(
+            context.engine()?.store()?,
+            from,
+            &options,
+            progress.as_ref(),
+        )?;
         let mut out = Out::new();
         for image in &images {
             let lines: Vec<String> = if image.names.is_empty() {
                 vec![format!("Loaded image ID: {}", image.id)]
             } else {
-                image.names.iter().map(|name| format!("Loaded image: {}", name.familiar())).collect()
+                image
+                    .names
+                    .iter()
+                    .map(|name| format!("Loaded image: {}", name.familiar()))
+                    .collect()
             };
             for line in lines {
                 out.line(&line).map_err(CliError::stream(WRITE_OUTPUT))?;

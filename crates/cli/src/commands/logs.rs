@@ -44,7 +44,10 @@ impl Execute for Logs {
             None | Some("") => Ok(None),
             Some(text) => {
                 let time = parse_time(text, now);
-                time.map(Some).ok_or_else(|| CliError::Time { flag, text: text.to_owned() })
+                time.map(Some).ok_or_else(|| CliError::Time {
+                    flag,
+                    text: text.to_owned(),
+                })
             }
         };
         let filter = LogFilter {
@@ -69,9 +72,15 @@ impl Execute for Logs {
             let written = match entry.stream {
                 LogStream::Stdout => out.write_all(&line),
                 // In order with what went to the other stream before.
-                LogStream::Stderr | LogStream::Notice => out.flush().and_then(|()| err.write_all(&line)),
+                LogStream::Stderr | LogStream::Notice => {
+                    out.flush().and_then(|()| err.write_all(&line))
+                }
             };
-            let written = if self.follow { written.and_then(|()| out.flush()) } else { written };
+            let written = if self.follow {
+                written.and_then(|()| out.flush())
+            } else {
+                written
+            };
             written.map_err(CliError::stream(WRITE_OUTPUT))?;
         }
         out.flush().map_err(CliError::stream(WRITE_OUTPUT))?;

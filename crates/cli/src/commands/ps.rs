@@ -55,7 +55,8 @@ const HEADINGS: &[(&str, &str)] = &[
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
 ];
-const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+const TABLE: &str =
+    "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
 impl Execute for Ps {
     const ABOUT: &'static str = "List containers";
@@ -72,28 +73,53 @@ impl Execute for Ps {
         };
         let containers = context.engine()?.list(&options)?;
         let now = Timestamp::now();
-        let rows: Vec<Value> = containers.iter().map(|c| row(c, now, self.no_trunc)).collect();
+        let rows: Vec<Value> = containers
+            .iter()
+            .map(|c| row(c, now, self.no_trunc))
+            .collect();
         let with_size = format!("{TABLE}\t{{{{.Size}}}}");
-        let listing = Listing { headings: HEADINGS, table: if self.size { &with_size } else { TABLE } };
+        let listing = Listing {
+            headings: HEADINGS,
+            table: if self.size { &with_size } else { TABLE },
+        };
         let format = match (self.quiet, self.format.as_deref()) {
             (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
             (_, text) => Format::parse(text),
         };
         let text = listing.render(&format, &rows)?;
         let mut out = Out::new();
-        out.text(&text).and_then(|()| out.flush()).map_err(CliError::stream(WRITE_OUTPUT))?;
+        out.text(&text)
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
     }
 }
 
 fn row(container: &Summary, now: Timestamp, no_trunc: bool) -> Value {
-    let id = if no_trunc { container.id.as_str() } else { container.id.short() };
-    let command = if no_trunc { container.command.clone() } else { ellipsis(&container.command, 20) };
-    let labels: Vec<(String, String)> =
-        container.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let label_list: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mounts: Vec<String> =
-        container.mounts.iter().map(|m| if no_trunc { m.clone() } else { ellipsis(m, 15) }).collect();
+    let id = if no_trunc {
+        container.id.as_str()
+    } else {
+        container.id.short()
+    };
+    let command = if no_trunc {
+        container.command.clone()
+    } else {
+        ellipsis(&container.command, 20)
+    };
+    let labels: Vec<(String, String)> = container
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let label_list: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mounts: Vec<String> = container
+        .mounts
+        .iter()
+        .map(|m| if no_trunc { m.clone() } else { ellipsis(m, 15) })
+        .collect();
     let member = |name: &str, value: Value| (name.to_owned(), value);
     Value::Map(vec![
         member("Command", quote(&command).into()),
@@ -116,5 +142,7 @@ fn row(container: &Summary, now: Timestamp, no_trunc: bool) -> Value {
 
 /// Go's default form of a time, as Docker prints it.
 pub fn created_at(time: Timestamp) -> String {
-    time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+    time.to_zoned_datetime(jiff::tz::TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S %z %Z")
+        .to_string()
 }

@@ -34,8 +34,14 @@ impl Execute for Pull {
         let mut out = Out::new();
         let mut say = |line: &str| out.line(line).map_err(CliError::stream(WRITE_OUTPUT));
         let reference: Reference = self.name.parse()?;
-        if !self.quiet && reference.digest().is_none() && !self.name.ends_with(reference.tag().unwrap_or("")) {
-            say(&format!("Using default tag: {}", reference.tag().unwrap_or("latest")))?;
+        if !self.quiet
+            && reference.digest().is_none()
+            && !self.name.ends_with(reference.tag().unwrap_or(""))
+        {
+            say(&format!(
+                "Using default tag: {}",
+                reference.tag().unwrap_or("latest")
+            ))?;
         }
         let image = pull_one(engine, &self.name, self.platform, progress.as_ref())?;
         if !self.quiet {
@@ -55,11 +61,17 @@ pub fn pull_one(
     progress: &dyn Progress,
 ) -> Result<Image, CliError> {
     let reference: Reference = name.parse()?;
-    let options = PullOptions { platform, registry: registry_options(engine) };
+    let options = PullOptions {
+        platform,
+        registry: registry_options(engine),
+    };
     Ok(pull(engine.store()?, &reference, &options, progress)?)
 }
 
 /// How the configuration says to speak to registries.
 pub fn registry_options(engine: &Engine) -> RegistryOptions {
-    RegistryOptions { insecure: engine.settings().insecure_registries.clone(), ..RegistryOptions::default() }
+    RegistryOptions {
+        insecure: engine.settings().insecure_registries.clone(),
+        ..RegistryOptions::default()
+    }
 }

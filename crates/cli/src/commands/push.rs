@@ -35,7 +35,8 @@ impl Execute for Push {
         let references = if self.all_tags {
             let images = store.images()?;
             let names = images.into_iter().flat_map(|image| image.names);
-            let same = |name: &Reference| name.name() == reference.name() && name.digest().is_none();
+            let same =
+                |name: &Reference| name.name() == reference.name() && name.digest().is_none();
             let found: Vec<Reference> = names.filter(same).collect();
             if found.is_empty() {
                 return Err(CliError::NothingToPush(reference.familiar_name()));
@@ -49,7 +50,10 @@ impl Execute for Push {
         let mut out = Out::new();
         let mut say = |line: &str| out.line(line).map_err(CliError::stream(WRITE_OUTPUT));
         if !self.quiet {
-            say(&format!("The push refers to repository [{}]", reference.name()))?;
+            say(&format!(
+                "The push refers to repository [{}]",
+                reference.name()
+            ))?;
         }
         for reference in &references {
             let summary = push(store, reference, &options, progress.as_ref())?;
@@ -57,7 +61,10 @@ impl Execute for Push {
                 say(&reference.to_string())?;
             } else {
                 let tag = reference.tag().unwrap_or("latest");
-                say(&format!("{tag}: digest: {} size: {}", summary.digest, summary.size))?;
+                say(&format!(
+                    "{tag}: digest: {} size: {}",
+                    summary.digest, summary.size
+                ))?;
             }
         }
         Ok(0)

@@ -27,15 +27,20 @@ impl Execute for Rm {
     const ARITY: Arity = Arity::AtLeast(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let options = RemoveOptions { force: self.force, volumes: self.volumes };
+        let options = RemoveOptions {
+            force: self.force,
+            volumes: self.volumes,
+        };
         let engine = context.engine()?;
-        several::each(&self.containers, |name| match engine.remove(name, options) {
-            // As in Docker, `rm -f` of what is not there is told but is no failure.
-            Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
-                eprintln!("bulkhead: {error}");
-                Ok(None)
+        several::each(&self.containers, |name| {
+            match engine.remove(name, options) {
+                // As in Docker, `rm -f` of what is not there is told but is no failure.
+                Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
+                    eprintln!("bulkhead: {error}");
+                    Ok(None)
+                }
+                other => other.map(|_| Some(name.to_owned())).map_err(CliError::from),
             }
-            other => other.map(|_| Some(name.to_owned())).map_err(CliError::from),
         })
     }
 }

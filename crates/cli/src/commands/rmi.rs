@@ -26,14 +26,16 @@ impl Execute for Rmi {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let engine = context.engine()?;
-        several::each(&self.images, |name| match engine.remove_image(name, self.force) {
-            Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
-                eprintln!("bulkhead: {error}");
-                Ok(None)
-            }
-            other => {
-                let lines: Vec<String> = other?.iter().map(line).collect();
-                Ok((!lines.is_empty()).then(|| lines.join("\n")))
+        several::each(&self.images, |name| {
+            match engine.remove_image(name, self.force) {
+                Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
+                    eprintln!("bulkhead: {error}");
+                    Ok(None)
+                }
+                other => {
+                    let lines: Vec<String> = other?.iter().map(line).collect();
+                    Ok((!lines.is_empty()).then(|| lines.join("\n")))
+                }
             }
         })
     }

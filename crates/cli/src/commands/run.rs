@@ -40,7 +40,9 @@ impl Execute for Run {
         let began = bulkhead_sandbox::Timings::now();
         let wanted = self.wanted();
         if self.detach && !self.flags.attach.is_empty() {
-            return Err(CliError::Conflict("cannot specify both --attach and --detach"));
+            return Err(CliError::Conflict(
+                "cannot specify both --attach and --detach",
+            ));
         }
         if !self.detach {
             terminal::require_terminal(wanted.stdin, self.flags.tty)?;
@@ -50,7 +52,9 @@ impl Execute for Run {
         let container = self.flags.create(engine, self.detach)?;
         if self.detach {
             engine.start(&container, StartOptions::default())?;
-            Out::new().line(container.id().as_str()).map_err(CliError::stream(WRITE_OUTPUT))?;
+            Out::new()
+                .line(container.id().as_str())
+                .map_err(CliError::stream(WRITE_OUTPUT))?;
             return Ok(0);
         }
         let attached = Attached {
@@ -80,7 +84,11 @@ impl Run {
     fn wanted(&self) -> Wanted {
         let named = &self.flags.attach;
         if named.is_empty() {
-            return Wanted { stdin: self.flags.interactive, stdout: true, stderr: true };
+            return Wanted {
+                stdin: self.flags.interactive,
+                stdout: true,
+                stderr: true,
+            };
         }
         Wanted {
             stdin: named.contains(&StreamName::Stdin) && self.flags.interactive,

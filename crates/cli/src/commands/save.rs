@@ -33,7 +33,8 @@ pub struct Save {
 }
 
 impl Execute for Save {
-    const ABOUT: &'static str = "Save one or more images to an archive (streamed to STDOUT by default)";
+    const ABOUT: &'static str =
+        "Save one or more images to an archive (streamed to STDOUT by default)";
     const USAGE: &'static str = "[OPTIONS] IMAGE [IMAGE...]";
     const ARITY: Arity = Arity::AtLeast(1);
 
@@ -45,7 +46,9 @@ impl Execute for Save {
         };
         let stdout = std::io::stdout();
         if self.output.is_none() && format == SaveFormat::OciDirectory {
-            return Err(CliError::Conflict("an OCI layout directory needs the -o flag"));
+            return Err(CliError::Conflict(
+                "an OCI layout directory needs the -o flag",
+            ));
         }
         if self.output.is_none() && stdout.is_terminal() {
             return Err(CliError::SaveToTerminal);

@@ -20,5 +20,12 @@ pub fn each(
             }
         }
     }
-    if failed == 0 { Ok(0) } else { Err(CliError::Several { failed, total: names.len() }) }
+    if failed == 0 {
+        Ok(0)
+    } else {
+        Err(CliError::Several {
+            failed,
+            total: names.len(),
+        })
+    }
 }

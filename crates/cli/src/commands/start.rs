@@ -40,7 +40,9 @@ impl Execute for Start {
             });
         }
         let [name] = self.containers.as_slice() else {
-            return Err(CliError::Conflict("you cannot start and attach multiple containers at once"));
+            return Err(CliError::Conflict(
+                "you cannot start and attach multiple containers at once",
+            ));
         };
         let container = engine.container(name)?;
         let config = &container.record().config;
@@ -49,7 +51,11 @@ impl Execute for Start {
         let attached = Attached {
             engine,
             container: &container,
-            wanted: Wanted { stdin, stdout: true, stderr: true },
+            wanted: Wanted {
+                stdin,
+                stdout: true,
+                stderr: true,
+            },
             tty: config.tty,
             sig_proxy: true,
             detach_keys: foreground::detach_keys(engine, self.detach_keys.as_deref())?,

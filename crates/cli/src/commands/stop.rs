@@ -25,8 +25,15 @@ pub struct StopFlags {
 impl StopFlags {
     /// What the engine is told.
     pub fn options(&self) -> Result<StopOptions, CliError> {
-        let signal = self.signal.as_deref().map(str::parse::<Signal>).transpose()?;
-        Ok(StopOptions { signal, timeout: self.timeout })
+        let signal = self
+            .signal
+            .as_deref()
+            .map(str::parse::<Signal>)
+            .transpose()?;
+        Ok(StopOptions {
+            signal,
+            timeout: self.timeout,
+        })
     }
 }
 

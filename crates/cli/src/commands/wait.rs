@@ -15,7 +15,8 @@ pub struct Wait {
 }
 
 impl Execute for Wait {
-    const ABOUT: &'static str = "Block until one or more containers stop, then print their exit codes";
+    const ABOUT: &'static str =
+        "Block until one or more containers stop, then print their exit codes";
     const USAGE: &'static str = "CONTAINER [CONTAINER...]";
     const ARITY: Arity = Arity::AtLeast(1);
 

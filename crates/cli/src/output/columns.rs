@@ -6,7 +6,10 @@ const PADDING: usize = 3;
 
 /// Aligns tab-separated cells. The last cell of a line ends no column and is left as it is.
 pub fn align(text: &str) -> String {
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len()]).collect();
     let most = lines.iter().map(Vec::len).max().unwrap_or(0);
     for column in 0..most {
@@ -18,7 +21,10 @@ pub fn align(text: &str) -> String {
         for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
             out.push_str(cell);
             if index < last {
-                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+                out.extend(std::iter::repeat_n(
+                    ' ',
+                    width.saturating_sub(cell.chars().count()),
+                ));
             }
         }
         out.push('\n');
@@ -31,12 +37,19 @@ pub fn align(text: &str) -> String {
 fn set_widths(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize) {
     let mut start = 0;
     while start < lines.len() {
-        let run = lines.iter().skip(start).take_while(|cells| cells.len() > column + 1);
+        let run = lines
+            .iter()
+            .skip(start)
+            .take_while(|cells| cells.len() > column + 1);
         let mut count = 0;
         let mut width = MIN_WIDTH;
         for cells in run {
             count += 1;
-            width = width.max(cells.get(column).map_or(0, |cell| cell.chars().count() + PADDING));
+            width = width.max(
+                cells
+                    .get(column)
+                    .map_or(0, |cell| cell.chars().count() + PADDING),
+            );
         }
         for line in widths.iter_mut().skip(start).take(count) {
             if let Some(slot) = line.get_mut(column) {
@@ -61,11 +74,17 @@ mod tests {
 
     #[test]
     fn characters_count_not_bytes() {
-        assert_eq!(align("hello w…\tx\nabcdefgh\ty\n"), "hello w…   x\nabcdefgh   y\n");
+        assert_eq!(
+            align("hello w…\tx\nabcdefgh\ty\n"),
+            "hello w…   x\nabcdefgh   y\n"
+        );
     }
 
     #[test]
     fn a_line_without_the_column_ends_its_run() {
-        assert_eq!(align("a\tb\nlonger than ten\nc\td\n"), "a         b\nlonger than ten\nc         d\n");
+        assert_eq!(
+            align("a\tb\nlonger than ten\nc\td\n"),
+            "a         b\nlonger than ten\nc         d\n"
+        );
     }
 }

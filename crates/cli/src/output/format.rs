@@ -18,7 +18,9 @@ pub enum Format {
 impl Format {
     /// Reads the flag's value, with Docker's escapes for tab and new line.
     pub fn parse(text: Option<&str>) -> Self {
-        let Some(text) = text.filter(|t| !t.is_empty()) else { return Self::Table(None) };
+        let Some(text) = text.filter(|t| !t.is_empty()) else {
+            return Self::Table(None);
+        };
         let escapes = |template: &str| template.replace("\\t", "\t").replace("\\n", "\n");
         match text {
             "json" => Self::Json,
@@ -75,7 +77,8 @@ impl Listing<'_> {
     }
 
     fn header(&self) -> Value {
-        let heading = |(field, heading): &(&str, &str)| ((*field).to_owned(), Value::from(*heading));
+        let heading =
+            |(field, heading): &(&str, &str)| ((*field).to_owned(), Value::from(*heading));
         let mut members: Vec<_> = self.headings.iter().map(heading).collect();
         // `{{.Label "key"}}` is headed by its key.
         members.push(("Label".to_owned(), Value::Lookup(Vec::new())));
@@ -99,18 +102,25 @@ fn sorted(row: &Value) -> Value {
 mod tests {
     use super::*;
 
-    const LISTING: Listing<'_> =
-        Listing { headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")], table: "{{.ID}}\t{{.Names}}" };
+    const LISTING: Listing<'_> = Listing {
+        headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")],
+        table: "{{.ID}}\t{{.Names}}",
+    };
 
     fn rows() -> Vec<Value> {
         let row = |id: &str, name: &str| {
-            Value::Map(vec![("Names".to_owned(), name.into()), ("ID".to_owned(), id.into())])
+            Value::Map(vec![
+                ("Names".to_owned(), name.into()),
+                ("ID".to_owned(), id.into()),
+            ])
         };
         vec![row("aaaaaaaaaaaa", "web"), row("cccccccccccc", "db")]
     }
 
     fn show(format: &str) -> String {
-        LISTING.render(&Format::parse(Some(format)), &rows()).unwrap()
+        LISTING
+            .render(&Format::parse(Some(format)), &rows())
+            .unwrap()
     }
 
     #[test]
@@ -118,21 +128,34 @@ mod tests {
         let table = "CONTAINER ID   NAMES\naaaaaaaaaaaa   web\ncccccccccccc   db\n";
         assert_eq!(show(""), table);
         assert_eq!(show("table"), table);
-        assert_eq!(show("table {{upper .Names}}\\t{{.ID}}"), "NAMES     CONTAINER ID\nWEB       aaaaaaaaaaaa\nDB        cccccccccccc\n");
+        assert_eq!(
+            show("table {{upper .Names}}\\t{{.ID}}"),
+            "NAMES     CONTAINER ID\nWEB       aaaaaaaaaaaa\nDB        cccccccccccc\n"
+        );
     }
 
     #[test]
     fn json_is_a_line_per_row_in_alphabetical_order() {
-        assert_eq!(show("json").lines().next(), Some("{\"ID\":\"aaaaaaaaaaaa\",\"Names\":\"web\"}"));
+        assert_eq!(
+            show("json").lines().next(),
+            Some("{\"ID\":\"aaaaaaaaaaaa\",\"Names\":\"web\"}")
+        );
     }
 
     #[test]
     fn templates_print_a_line_per_row_without_headings() {
-        assert_eq!(show("{{.Names}}\\t{{.ID}}"), "web\taaaaaaaaaaaa\ndb\tcccccccccccc\n");
+        assert_eq!(
+            show("{{.Names}}\\t{{.ID}}"),
+            "web\taaaaaaaaaaaa\ndb\tcccccccccccc\n"
+        );
     }
 
     #[test]
     fn an_unknown_field_is_an_error() {
-        assert!(LISTING.render(&Format::parse(Some("{{.Nope}}")), &rows()).is_err());
+        assert!(
+            LISTING
+                .render(&Format::parse(Some("{{.Nope}}")), &rows())
+                .is_err()
+        );
     }
 }

@@ -20,7 +20,10 @@ pub fn glob(pattern: &str, text: &str) -> bool {
                 t += 1;
                 continue;
             }
-        } else if pattern.get(p..).is_some_and(|rest| rest.iter().all(|c| *c == '*')) {
+        } else if pattern
+            .get(p..)
+            .is_some_and(|rest| rest.iter().all(|c| *c == '*'))
+        {
             return true;
         }
         match retry {

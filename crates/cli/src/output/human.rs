@@ -5,7 +5,10 @@ use jiff::Timestamp;
 
 /// How long ago, from `now`: `5 minutes ago`.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", bulkhead_engine::human_duration(now.duration_since(then)))
+    format!(
+        "{} ago",
+        bulkhead_engine::human_duration(now.duration_since(then))
+    )
 }
 
 /// Bytes with four significant digits, as `docker ps -s` prints them: `1.234kB`.
@@ -27,9 +30,19 @@ fn significant(bytes: u64, digits: usize) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let whole = if value >= 100.0 { 3 } else if value >= 10.0 { 2 } else { 1 };
+    let whole = if value >= 100.0 {
+        3
+    } else if value >= 10.0 {
+        2
+    } else {
+        1
+    };
     let text = format!("{value:.*}", digits.saturating_sub(whole));
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     format!("{text}{}", UNITS.get(unit).unwrap_or(&""))
 }
 
@@ -49,7 +62,13 @@ mod tests {
 
     #[test]
     fn sizes_have_four_digits_and_image_sizes_three() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1234, "1.234kB"), (124_000_000, "124MB"), (1_500, "1.5kB")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1234, "1.234kB"),
+            (124_000_000, "124MB"),
+            (1_500, "1.5kB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(image_size(4_264_000), "4.26MB");
@@ -58,7 +77,10 @@ mod tests {
 
     #[test]
     fn what_is_cut_ends_in_an_ellipsis() {
-        assert_eq!(ellipsis("sh -c 'echo hello world'", 20), "sh -c 'echo hello w…");
+        assert_eq!(
+            ellipsis("sh -c 'echo hello world'", 20),
+            "sh -c 'echo hello w…"
+        );
         assert_eq!(ellipsis("short", 20), "short");
         assert_eq!(ellipsis("ééééé", 3), "éé…");
     }

@@ -11,7 +11,9 @@ pub struct Out {
 impl Out {
     /// Locks standard output.
     pub fn new() -> Self {
-        Self { inner: io::BufWriter::new(io::stdout().lock()) }
+        Self {
+            inner: io::BufWriter::new(io::stdout().lock()),
+        }
     }
 
     /// Writes `text` as it is.

@@ -28,7 +28,10 @@ pub enum TemplateError {
 impl TemplateError {
     /// A parse error at byte `at` of `source`.
     pub(super) fn parse(source: &str, at: usize, reason: impl Into<String>) -> Self {
-        Self::Parse { line: position(source, at).0, reason: reason.into() }
+        Self::Parse {
+            line: position(source, at).0,
+            reason: reason.into(),
+        }
     }
 
     /// An error of the node that is `node` in the source, reported at byte `at`.
@@ -40,7 +43,12 @@ impl TemplateError {
         } else {
             node.to_owned()
         };
-        Self::Execute { line, column, node, reason: reason.into() }
+        Self::Execute {
+            line,
+            column,
+            node,
+            reason: reason.into(),
+        }
     }
 }
 

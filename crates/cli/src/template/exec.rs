@@ -17,7 +17,12 @@ type Result<T> = std::result::Result<T, TemplateError>;
 /// Renders `body` with `data` as dot and as `$`.
 pub fn render(source: &str, body: &[Node], data: &Value, functions: Functions) -> Result<String> {
     let variables = vec![("$".to_owned(), data.clone())];
-    let mut exec = Exec { source, out: String::new(), variables, functions };
+    let mut exec = Exec {
+        source,
+        out: String::new(),
+        variables,
+        functions,
+    };
     exec.list(body, data)?;
     Ok(exec.out)
 }
@@ -50,7 +55,11 @@ impl Exec<'_> {
                 Node::If(branch) | Node::With(branch) => {
                     let outer = self.variables.len();
                     let value = self.pipeline(&branch.pipe, dot)?;
-                    let inner = if matches!(node, Node::With(_)) { &value } else { dot };
+                    let inner = if matches!(node, Node::With(_)) {
+                        &value
+                    } else {
+                        dot
+                    };
                     let flow = if value.truth() {
                         self.list(&branch.then, inner)?
                     } else {
@@ -79,20 +88,28 @@ impl Exec<'_> {
         let value = self.pipeline(&branch.pipe, dot)?;
         let scope = self.variables.len();
         let items: Vec<(Value, Value)> = match value {
-            Value::List(items) => {
-                (0i128..).zip(items).map(|(index, item)| (Value::Int(index), item)).collect()
-            }
+            Value::List(items) => (0i128..)
+                .zip(items)
+                .map(|(index, item)| (Value::Int(index), item))
+                .collect(),
             Value::Map(mut members) => {
                 members.sort_by(|a, b| a.0.cmp(&b.0));
-                members.into_iter().map(|(key, item)| (Value::String(key), item)).collect()
+                members
+                    .into_iter()
+                    .map(|(key, item)| (Value::String(key), item))
+                    .collect()
             }
             Value::Null => Vec::new(),
-            Value::Int(count) => {
-                (0..count.clamp(0, 1 << 20)).map(|n| (Value::Int(n), Value::Int(n))).collect()
-            }
+            Value::Int(count) => (0..count.clamp(0, 1 << 20))
+                .map(|n| (Value::Int(n), Value::Int(n)))
+                .collect(),
             other => {
                 let command = branch.pipe.commands.first().map_or((0, 0), |c| c.span);
-                return self.error(command.0, command, format!("range can't iterate over {other}"));
+                return self.error(
+                    command.0,
+                    command,
+                    format!("range can't iterate over {other}"),
+                );
             }
         };
         if items.is_empty() {
@@ -118,7 +135,12 @@ impl Exec<'_> {
 
     fn set_range(&mut self, name: &str, value: Value, declares: bool, outer: usize) {
         let from = if declares { outer } else { 0 };
-        let known = self.variables.iter_mut().skip(from).rev().find(|(known, _)| known == name);
+        let known = self
+            .variables
+            .iter_mut()
+            .skip(from)
+            .rev()
+            .find(|(known, _)| known == name);
         if let Some((_, slot)) = known {
             *slot = value;
         }
@@ -133,7 +155,12 @@ impl Exec<'_> {
         for name in &pipe.variables {
             if pipe.declares {
                 self.variables.push((name.clone(), value.clone()));
-            } else if let Some((_, slot)) = self.variables.iter_mut().rev().find(|(known, _)| known == name) {
+            } else if let Some((_, slot)) = self
+                .variables
+                .iter_mut()
+                .rev()
+                .find(|(known, _)| known == name)
+            {
                 *slot = value.clone();
             }
         }
@@ -141,13 +168,17 @@ impl Exec<'_> {
     }
 
     fn command(&mut self, command: &Command, dot: &Value, piped: Option<Value>) -> Result<Value> {
-        let Some((first, rest)) = command.operands.split_first() else { return Ok(Value::Null) };
+        let Some((first, rest)) = command.operands.split_first() else {
+            return Ok(Value::Null);
+        };
         match &first.kind {
             OperandKind::Function(name) => {
                 let value = self.call(name, command, rest, dot, piped)?;
                 return self.fields(value, first);
             }
-            OperandKind::Nil => return self.error(first.span.0, first.span, "nil is not a command"),
+            OperandKind::Nil => {
+                return self.error(first.span.0, first.span, "nil is not a command");
+            }
             _ => {}
         }
         let value = self.operand(first, dot)?;
@@ -159,7 +190,9 @@ impl Exec<'_> {
             return match key {
                 Some(Value::String(key)) => {
                     let found = entries.iter().find(|(known, _)| *known == key);
-                    Ok(Value::String(found.map(|(_, value)| value.clone()).unwrap_or_default()))
+                    Ok(Value::String(
+                        found.map(|(_, value)| value.clone()).unwrap_or_default(),
+                    ))
                 }
                 Some(other) => {
                     let at = rest.first().map_or(first.span, |o| o.span);
@@ -167,12 +200,19 @@ impl Exec<'_> {
                 }
                 None => {
                     let got = rest.len();
-                    self.error(first.span.0, first.span, format!("wrong number of args: want 1 got {got}"))
+                    self.error(
+                        first.span.0,
+                        first.span,
+                        format!("wrong number of args: want 1 got {got}"),
+                    )
                 }
             };
         }
         if !rest.is_empty() || piped.is_some() {
-            let text = self.source.get(first.span.0..first.span.1).unwrap_or_default();
+            let text = self
+                .source
+                .get(first.span.0..first.span.1)
+                .unwrap_or_default();
             return self.error(
                 first.span.0,
                 first.span,
@@ -208,27 +248,35 @@ impl Exec<'_> {
         }
         values.extend(piped);
         functions::call(name, &values, self.functions).or_else(|error| {
-            let start = command.operands.first().map_or(command.span.0, |o| o.span.0);
+            let start = command
+                .operands
+                .first()
+                .map_or(command.span.0, |o| o.span.0);
             match error {
-                CallError::Failed(reason) => {
-                    self.error(start, command.span, format!("error calling {name}: {reason}"))
-                }
+                CallError::Failed(reason) => self.error(
+                    start,
+                    command.span,
+                    format!("error calling {name}: {reason}"),
+                ),
                 CallError::Count { want, got } => {
                     let reason = format!("wrong number of args for {name}: want {want} got {got}");
                     self.error(start, (start, start + name.len()), reason)
                 }
-                CallError::Argument { index, expected } => match (arguments.get(index), values.get(index)) {
-                    (Some(operand), Some(value)) => self.error(
-                        operand.span.0,
-                        operand.span,
-                        format!("expected {expected}; found {}", describe(value)),
-                    ),
-                    (_, value) => {
-                        let got = value.map_or("nil", Value::type_name);
-                        let reason = format!("wrong type for value; expected {expected}; got {got}");
-                        self.error(start, command.span, reason)
+                CallError::Argument { index, expected } => {
+                    match (arguments.get(index), values.get(index)) {
+                        (Some(operand), Some(value)) => self.error(
+                            operand.span.0,
+                            operand.span,
+                            format!("expected {expected}; found {}", describe(value)),
+                        ),
+                        (_, value) => {
+                            let got = value.map_or("nil", Value::type_name);
+                            let reason =
+                                format!("wrong type for value; expected {expected}; got {got}");
+                            self.error(start, command.span, reason)
+                        }
                     }
-                },
+                }
             }
         })
     }
@@ -246,7 +294,10 @@ impl Exec<'_> {
                 found.map_or(Value::Null, |(_, value)| value.clone())
             }
             OperandKind::Function(name) => {
-                let command = Command { operands: Vec::new(), span: operand.span };
+                let command = Command {
+                    operands: Vec::new(),
+                    span: operand.span,
+                };
                 self.call(name, &command, &[], dot, None)?
             }
             OperandKind::Pipeline(pipe) => {
@@ -270,7 +321,9 @@ impl Exec<'_> {
                     let reason = match &value {
                         Value::Map(_) => format!("map has no entry for key {name:?}"),
                         Value::Null => format!("nil data; no entry for key {name:?}"),
-                        other => format!("can't evaluate field {name} in type {}", other.type_name()),
+                        other => {
+                            format!("can't evaluate field {name} in type {}", other.type_name())
+                        }
                     };
                     return self.error(*at, operand.span, reason);
                 }

@@ -21,12 +21,16 @@ pub enum CallError {
     /// Too few or too many arguments.
     Count { want: String, got: usize },
     /// An argument of the wrong type.
-    Argument { index: usize, expected: &'static str },
+    Argument {
+        index: usize,
+        expected: &'static str,
+    },
 }
 
 const NAMES: [&str; 27] = [
-    "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js", "urlquery", "eq",
-    "ne", "lt", "le", "gt", "ge", "json", "split", "join", "title", "lower", "upper", "pad", "truncate", "call",
+    "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js",
+    "urlquery", "eq", "ne", "lt", "le", "gt", "ge", "json", "split", "join", "title", "lower",
+    "upper", "pad", "truncate", "call",
 ];
 
 /// Whether templates may use this name.
@@ -46,9 +50,14 @@ pub fn call(name: &str, arguments: &[Value], functions: Functions) -> Result<Val
         "print" => Ok(Value::String(printf::print(arguments))),
         "println" => Ok(Value::String(printf::println(arguments))),
         "printf" => {
-            let (format, rest) = arguments.split_first().ok_or_else(|| at_least_one(arguments))?;
+            let (format, rest) = arguments
+                .split_first()
+                .ok_or_else(|| at_least_one(arguments))?;
             let Value::String(format) = format else {
-                return Err(CallError::Argument { index: 0, expected: "string" });
+                return Err(CallError::Argument {
+                    index: 0,
+                    expected: "string",
+                });
             };
             Ok(Value::String(printf::printf(format, rest)))
         }
@@ -74,7 +83,9 @@ pub fn call(name: &str, arguments: &[Value], functions: Functions) -> Result<Val
         }
         "json" => {
             exactly(arguments, 1)?;
-            Ok(Value::String(arguments.iter().map(Value::to_json).collect()))
+            Ok(Value::String(
+                arguments.iter().map(Value::to_json).collect(),
+            ))
         }
         "title" => one_text(arguments, title),
         "lower" => one_text(arguments, str::to_lowercase),
@@ -86,9 +97,17 @@ pub fn call(name: &str, arguments: &[Value], functions: Functions) -> Result<Val
         "join" => join(arguments),
         "pad" => {
             exactly(arguments, 3)?;
-            let (body, before, after) = (text(arguments, 0)?, count(arguments, 1)?, count(arguments, 2)?);
+            let (body, before, after) = (
+                text(arguments, 0)?,
+                count(arguments, 1)?,
+                count(arguments, 2)?,
+            );
             let padded = format!("{}{body}{}", " ".repeat(before), " ".repeat(after));
-            Ok(Value::String(if body.is_empty() { String::new() } else { padded }))
+            Ok(Value::String(if body.is_empty() {
+                String::new()
+            } else {
+                padded
+            }))
         }
         "truncate" => {
             exactly(arguments, 2)?;
@@ -104,18 +123,27 @@ fn exactly(arguments: &[Value], want: usize) -> Result<(), CallError> {
     if arguments.len() == want {
         Ok(())
     } else {
-        Err(CallError::Count { want: want.to_string(), got: arguments.len() })
+        Err(CallError::Count {
+            want: want.to_string(),
+            got: arguments.len(),
+        })
     }
 }
 
 fn at_least_one(arguments: &[Value]) -> CallError {
-    CallError::Count { want: "at least 1".to_owned(), got: arguments.len() }
+    CallError::Count {
+        want: "at least 1".to_owned(),
+        got: arguments.len(),
+    }
 }
 
 fn text(arguments: &[Value], index: usize) -> Result<&str, CallError> {
     match arguments.get(index) {
         Some(Value::String(text)) => Ok(text),
-        _ => Err(CallError::Argument { index, expected: "string" }),
+        _ => Err(CallError::Argument {
+            index,
+            expected: "string",
+        }),
     }
 }
 
@@ -123,7 +151,10 @@ fn text(arguments: &[Value], index: usize) -> Result<&str, CallError> {
 fn count(arguments: &[Value], index: usize) -> Result<usize, CallError> {
     match arguments.get(index) {
         Some(Value::Int(n)) => Ok(usize::try_from((*n).clamp(0, 65_536)).unwrap_or(0)),
-        _ => Err(CallError::Argument { index, expected: "integer" }),
+        _ => Err(CallError::Argument {
+            index,
+            expected: "integer",
+        }),
     }
 }
 
@@ -187,34 +218,55 @@ fn len(arguments: &[Value]) -> Result<Value, CallError> {
 }
 
 fn index(arguments: &[Value]) -> Result<Value, CallError> {
-    let (first, keys) = arguments.split_first().ok_or_else(|| at_least_one(arguments))?;
+    let (first, keys) = arguments
+        .split_first()
+        .ok_or_else(|| at_least_one(arguments))?;
     let mut value = first.clone();
     for key in keys {
         value = match (&value, key) {
-            (Value::List(items), Value::Int(_)) => {
-                items.get(position(key, items.len().saturating_sub(1))?).cloned().ok_or_else(|| out_of(key))?
-            }
+            (Value::List(items), Value::Int(_)) => items
+                .get(position(key, items.len().saturating_sub(1))?)
+                .cloned()
+                .ok_or_else(|| out_of(key))?,
             (Value::String(body), Value::Int(_)) => {
-                let byte = body.as_bytes().get(position(key, body.len().saturating_sub(1))?);
+                let byte = body
+                    .as_bytes()
+                    .get(position(key, body.len().saturating_sub(1))?);
                 Value::Int((*byte.ok_or_else(|| out_of(key))?).into())
             }
             (Value::Map(members), Value::String(name)) => {
-                let found = members.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let found = members
+                    .iter()
+                    .find(|(known, _)| known == name)
+                    .map(|(_, value)| value.clone());
                 // The zero value of the element's type: "" in a map of strings, such as labels.
-                let strings = members.iter().all(|(_, value)| matches!(value, Value::String(_)));
-                found.unwrap_or(if strings { Value::from("") } else { Value::Null })
+                let strings = members
+                    .iter()
+                    .all(|(_, value)| matches!(value, Value::String(_)));
+                found.unwrap_or(if strings {
+                    Value::from("")
+                } else {
+                    Value::Null
+                })
             }
             (Value::Null, _) => return Err(CallError::Failed("index of untyped nil".to_owned())),
             (Value::List(_) | Value::String(_), other) => {
                 let got = other.type_name();
-                return Err(CallError::Failed(format!("cannot index slice/array with type {got}")));
+                return Err(CallError::Failed(format!(
+                    "cannot index slice/array with type {got}"
+                )));
             }
             (Value::Map(_), other) => {
                 let got = other.type_name();
-                return Err(CallError::Failed(format!("value has type {got}; should be string")));
+                return Err(CallError::Failed(format!(
+                    "value has type {got}; should be string"
+                )));
             }
             (other, _) => {
-                return Err(CallError::Failed(format!("can't index item of type {}", other.type_name())));
+                return Err(CallError::Failed(format!(
+                    "can't index item of type {}",
+                    other.type_name()
+                )));
             }
         };
     }
@@ -228,25 +280,45 @@ fn out_of(key: &Value) -> CallError {
 /// A position from 0 to `last`, both included.
 fn position(key: &Value, last: usize) -> Result<usize, CallError> {
     let Value::Int(n) = key else {
-        return Err(CallError::Failed(format!("cannot index slice/array with type {}", key.type_name())));
+        return Err(CallError::Failed(format!(
+            "cannot index slice/array with type {}",
+            key.type_name()
+        )));
     };
-    usize::try_from(*n).ok().filter(|n| *n <= last).ok_or_else(|| out_of(key))
+    usize::try_from(*n)
+        .ok()
+        .filter(|n| *n <= last)
+        .ok_or_else(|| out_of(key))
 }
 
 fn slice(arguments: &[Value]) -> Result<Value, CallError> {
-    let (value, bounds) = arguments.split_first().ok_or_else(|| at_least_one(arguments))?;
+    let (value, bounds) = arguments
+        .split_first()
+        .ok_or_else(|| at_least_one(arguments))?;
     if bounds.len() > 2 {
-        return Err(CallError::Failed(format!("too many slice indexes: {}", bounds.len())));
+        return Err(CallError::Failed(format!(
+            "too many slice indexes: {}",
+            bounds.len()
+        )));
     }
     let length = match value {
         Value::List(items) => items.len(),
         Value::String(body) => body.len(),
-        other => return Err(CallError::Failed(format!("can't slice item of type {}", other.type_name()))),
+        other => {
+            return Err(CallError::Failed(format!(
+                "can't slice item of type {}",
+                other.type_name()
+            )));
+        }
     };
     let from = bounds.first().map_or(Ok(0), |key| position(key, length))?;
-    let to = bounds.get(1).map_or(Ok(length), |key| position(key, length))?;
+    let to = bounds
+        .get(1)
+        .map_or(Ok(length), |key| position(key, length))?;
     if from > to {
-        return Err(CallError::Failed(format!("invalid slice index: {from} > {to}")));
+        return Err(CallError::Failed(format!(
+            "invalid slice index: {from} > {to}"
+        )));
     }
     Ok(match value {
         Value::List(items) => Value::List(items.get(from..to).unwrap_or_default().to_vec()),
@@ -259,9 +331,13 @@ fn slice(arguments: &[Value]) -> Result<Value, CallError> {
 }
 
 fn equal_any(arguments: &[Value]) -> Result<bool, CallError> {
-    let (first, others) = arguments.split_first().ok_or_else(|| at_least_one(arguments))?;
+    let (first, others) = arguments
+        .split_first()
+        .ok_or_else(|| at_least_one(arguments))?;
     if others.is_empty() {
-        return Err(CallError::Failed("missing argument for comparison".to_owned()));
+        return Err(CallError::Failed(
+            "missing argument for comparison".to_owned(),
+        ));
     }
     for other in others {
         let equal = match (first, other) {
@@ -270,7 +346,11 @@ fn equal_any(arguments: &[Value]) -> Result<bool, CallError> {
             }
             (Value::Null, _) | (_, Value::Null) => first == other,
             _ if std::mem::discriminant(first) == std::mem::discriminant(other) => first == other,
-            _ => return Err(CallError::Failed("incompatible types for comparison".to_owned())),
+            _ => {
+                return Err(CallError::Failed(
+                    "incompatible types for comparison".to_owned(),
+                ));
+            }
         };
         if equal {
             return Ok(true);
@@ -322,7 +402,9 @@ fn escape_query(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte))
+            }
             b' ' => out.push('+'),
             other => out.push_str(&format!("%{other:02X}")),
         }

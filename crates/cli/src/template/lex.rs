@@ -40,7 +40,11 @@ pub enum Kind {
 
 /// Cuts `source` into tokens.
 pub fn tokens(source: &str) -> Result<Vec<Token>, TemplateError> {
-    let mut lexer = Lexer { source, at: 0, out: Vec::new() };
+    let mut lexer = Lexer {
+        source,
+        at: 0,
+        out: Vec::new(),
+    };
     let mut trim_next = false;
     while lexer.at < source.len() {
         let start = lexer.at;
@@ -83,7 +87,12 @@ struct Lexer<'a> {
 
 impl Lexer<'_> {
     fn push(&mut self, kind: Kind, at: usize, end: usize, spaced: bool) {
-        self.out.push(Token { kind, at, end, spaced });
+        self.out.push(Token {
+            kind,
+            at,
+            end,
+            spaced,
+        });
     }
 
     fn error<T>(&self, reason: impl Into<String>) -> Result<T, TemplateError> {
@@ -117,7 +126,9 @@ impl Lexer<'_> {
                 self.close(start, depth)?;
                 return Ok(false);
             }
-            let Some(first) = self.rest().chars().next() else { return self.error("unclosed action") };
+            let Some(first) = self.rest().chars().next() else {
+                return self.error("unclosed action");
+            };
             let kind = self.token(first)?;
             match kind {
                 Kind::LeftParen => depth += 1,
@@ -138,14 +149,18 @@ impl Lexer<'_> {
     }
 
     fn comment(&mut self) -> Result<bool, TemplateError> {
-        let Some(offset) = self.rest().find("*/") else { return self.error("unclosed comment") };
+        let Some(offset) = self.rest().find("*/") else {
+            return self.error("unclosed comment");
+        };
         self.at += offset + 2;
         let rest = self.rest();
         if rest.starts_with("}}") {
             self.at += 2;
             return Ok(false);
         }
-        if rest.chars().next().is_some_and(is_space) && rest.get(1..).is_some_and(|r| r.starts_with("-}}")) {
+        if rest.chars().next().is_some_and(is_space)
+            && rest.get(1..).is_some_and(|r| r.starts_with("-}}"))
+        {
             self.at += 4;
             return Ok(true);
         }
@@ -180,7 +195,11 @@ impl Lexer<'_> {
             '.' if !next.is_some_and(|c| c.is_ascii_digit()) => {
                 self.at += 1;
                 let word = self.word();
-                Ok(if word.is_empty() { Kind::Dot } else { Kind::Field(word) })
+                Ok(if word.is_empty() {
+                    Kind::Dot
+                } else {
+                    Kind::Field(word)
+                })
             }
             c if c.is_ascii_digit() || matches!(c, '+' | '-' | '.') => self.number(),
             c if c.is_alphabetic() || c == '_' => {
@@ -193,7 +212,9 @@ impl Lexer<'_> {
 
     fn word(&mut self) -> String {
         let rest = self.rest();
-        let length = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let length = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .unwrap_or(rest.len());
         let word = rest[..length].to_owned();
         self.at += length;
         word
@@ -208,7 +229,9 @@ impl Lexer<'_> {
                 '\\' => escaped = true,
                 '"' => {
                     let body = self.rest()[1..offset].to_owned();
-                    let Some(text) = unescape(&body) else { return self.error("invalid syntax") };
+                    let Some(text) = unescape(&body) else {
+                        return self.error("invalid syntax");
+                    };
                     self.at += offset + 1;
                     return Ok(Kind::String(text));
                 }
@@ -278,18 +301,30 @@ fn parse_number(text: &str) -> Option<Kind> {
         b'+' => (false, &clean[1..]),
         _ => (false, clean.as_str()),
     };
-    let radix = |prefix: &str, radix| digits.strip_prefix(prefix).map(|d| i128::from_str_radix(d, radix));
-    let int = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(|| radix("0b", 2));
+    let radix = |prefix: &str, radix| {
+        digits
+            .strip_prefix(prefix)
+            .map(|d| i128::from_str_radix(d, radix))
+    };
+    let int = radix("0x", 16)
+        .or_else(|| radix("0o", 8))
+        .or_else(|| radix("0b", 2));
     let int = int.unwrap_or_else(|| digits.parse::<i128>());
     if let Ok(value) = int {
-        return i64::try_from(value).ok().map(|v| Kind::Int(if negative { -i128::from(v) } else { v.into() }));
+        return i64::try_from(value)
+            .ok()
+            .map(|v| Kind::Int(if negative { -i128::from(v) } else { v.into() }));
     }
     // Without one of these it is a whole number that is too large, or no number.
     let fraction = digits.contains(['.', 'e']) && !digits.starts_with("0x");
     if !fraction || !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    clean.parse::<f64>().ok().filter(|v| v.is_finite()).map(Kind::Float)
+    clean
+        .parse::<f64>()
+        .ok()
+        .filter(|v| v.is_finite())
+        .map(Kind::Float)
 }
 
 /// Go's escapes in an interpreted string.
@@ -329,7 +364,9 @@ fn unescape(body: &str) -> Option<String> {
 fn number(chars: &mut std::str::Chars<'_>, digits: usize, radix: u32) -> Option<char> {
     let mut value = 0u32;
     for _ in 0..digits {
-        value = value.checked_mul(radix)?.checked_add(chars.next()?.to_digit(radix)?)?;
+        value = value
+            .checked_mul(radix)?
+            .checked_add(chars.next()?.to_digit(radix)?)?;
     }
     char::from_u32(value)
 }

@@ -35,7 +35,10 @@ impl Template {
     pub fn parse(source: &str) -> Result<Self, TemplateError> {
         let tokens = lex::tokens(source)?;
         let body = parse::parse(source, tokens)?;
-        Ok(Self { source: source.to_owned(), body })
+        Ok(Self {
+            source: source.to_owned(),
+            body,
+        })
     }
 
     /// Renders the template with `data` as dot.

@@ -69,7 +69,7 @@ pub enum OperandKind {
 }
 
 /// Why a list of nodes ended.
-enum End {
+enum Stop {
     File,
     End,
     Else,
@@ -77,12 +77,19 @@ enum End {
 
 /// Makes the tree.
 pub fn parse(source: &str, tokens: Vec<Token>) -> Result<Vec<Node>, TemplateError> {
-    let mut parser = Parser { source, tokens, at: 0, scope: vec!["$".to_owned()], loops: 0, depth: 0 };
+    let mut parser = Parser {
+        source,
+        tokens,
+        at: 0,
+        scope: vec!["$".to_owned()],
+        loops: 0,
+        depth: 0,
+    };
     let (nodes, end) = parser.list()?;
     match end {
-        End::File => Ok(nodes),
-        End::End => parser.error("unexpected {{end}}"),
-        End::Else => parser.error("unexpected {{else}}"),
+        Stop::File => Ok(nodes),
+        Stop::End => parser.error("unexpected {{end}}"),
+        Stop::Else => parser.error("unexpected {{else}}"),
     }
 }
 
@@ -100,7 +107,11 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn error<T>(&self, reason: impl Into<String>) -> Result<T, TemplateError> {
         let here = self.tokens.get(self.at).or(self.tokens.last());
-        Err(TemplateError::parse(self.source, here.map_or(0, |t| t.at), reason))
+        Err(TemplateError::parse(
+            self.source,
+            here.map_or(0, |t| t.at),
+            reason,
+        ))
     }
 
     fn peek(&self) -> Option<&Token> {
@@ -115,7 +126,11 @@ impl Parser<'_> {
 
     fn deeper(&mut self) -> Result<(), TemplateError> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH { self.error("max expression depth exceeded") } else { Ok(()) }
+        if self.depth > MAX_DEPTH {
+            self.error("max expression depth exceeded")
+        } else {
+            Ok(())
+        }
     }
 
     fn expect_close(&mut self, context: &str) -> Result<(), TemplateError> {
@@ -129,11 +144,13 @@ impl Parser<'_> {
         }
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+    fn list(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         self.deeper()?;
         let mut nodes = Vec::new();
         let end = loop {
-            let Some(token) = self.next() else { break End::File };
+            let Some(token) = self.next() else {
+                break Stop::File;
+            };
             match token.kind {
                 Kind::Text(text) => nodes.push(Node::Text(text)),
                 Kind::Open => {
@@ -149,7 +166,7 @@ impl Parser<'_> {
     }
 
     /// Parses behind `{{`. `{{else}}` is left with its `if` unread, for the caller to see.
-    fn action(&mut self, nodes: &mut Vec<Node>) -> Result<Option<End>, TemplateError> {
+    fn action(&mut self, nodes: &mut Vec<Node>) -> Result<Option<Stop>, TemplateError> {
         let keyword = match self.peek().map(|t| &t.kind) {
             Some(Kind::Identifier(word)) => word.clone(),
             _ => String::new(),
@@ -158,11 +175,11 @@ impl Parser<'_> {
             "end" => {
                 self.at += 1;
                 self.expect_close("end")?;
-                return Ok(Some(End::End));
+                return Ok(Some(Stop::End));
             }
             "else" => {
                 self.at += 1;
-                return Ok(Some(End::Else));
+                return Ok(Some(Stop::Else));
             }
             "if" | "with" | "range" => {
                 self.at += 1;
@@ -174,7 +191,11 @@ impl Parser<'_> {
                     return self.error(format!("{{{{{keyword}}}}} outside {{{{range}}}}"));
                 }
                 self.expect_close(&keyword)?;
-                nodes.push(if keyword == "break" { Node::Break } else { Node::Continue });
+                nodes.push(if keyword == "break" {
+                    Node::Break
+                } else {
+                    Node::Continue
+                });
             }
             "define" | "template" | "block" => {
                 return self.error(format!("{{{{{keyword}}}}} is not supported"));
@@ -196,12 +217,16 @@ impl Parser<'_> {
         let (then, end) = self.list()?;
         self.loops -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::File => return self.error("unexpected EOF"),
-            End::Else => self.otherwise(keyword)?,
+            Stop::End => Vec::new(),
+            Stop::File => return self.error("unexpected EOF"),
+            Stop::Else => self.otherwise(keyword)?,
         };
         self.scope.truncate(outer);
-        let branch = Branch { pipe, then, otherwise };
+        let branch = Branch {
+            pipe,
+            then,
+            otherwise,
+        };
         Ok(match keyword {
             "if" => Node::If(branch),
             "with" => Node::With(branch),
@@ -211,7 +236,8 @@ impl Parser<'_> {
 
     fn otherwise(&mut self, keyword: &str) -> Result<Vec<Node>, TemplateError> {
         // `{{else if x}}` shares the `{{end}}` of the outer if.
-        let chained = matches!(self.peek().map(|t| &t.kind), Some(Kind::Identifier(w)) if w == keyword);
+        let chained =
+            matches!(self.peek().map(|t| &t.kind), Some(Kind::Identifier(w)) if w == keyword);
         if chained && keyword != "range" {
             self.at += 1;
             self.deeper()?;
@@ -221,9 +247,9 @@ impl Parser<'_> {
         }
         self.expect_close("else")?;
         match self.list()? {
-            (nodes, End::End) => Ok(nodes),
-            (_, End::File) => self.error("unexpected EOF"),
-            (_, End::Else) => self.error("expected end; found {{else}}"),
+            (nodes, Stop::End) => Ok(nodes),
+            (_, Stop::File) => self.error("unexpected EOF"),
+            (_, Stop::Else) => self.error("expected end; found {{else}}"),
         }
     }
 
@@ -243,7 +269,10 @@ impl Parser<'_> {
             if let [only] = command.operands.as_slice() {
                 let literal = matches!(
                     only.kind,
-                    OperandKind::Nil | OperandKind::Bool(_) | OperandKind::Int(_) | OperandKind::Float(_)
+                    OperandKind::Nil
+                        | OperandKind::Bool(_)
+                        | OperandKind::Int(_)
+                        | OperandKind::Float(_)
                         | OperandKind::String(_)
                 ) || matches!(only.kind, OperandKind::Dot) && only.fields.is_empty();
                 if literal {
@@ -256,20 +285,36 @@ impl Parser<'_> {
             self.scope.extend(variables.iter().cloned());
         }
         self.depth -= 1;
-        Ok(Pipeline { variables, declares, commands })
+        Ok(Pipeline {
+            variables,
+            declares,
+            commands,
+        })
     }
 
     fn declaration(&mut self, context: &str) -> Result<(Vec<String>, bool), TemplateError> {
-        let kinds: Vec<_> = self.tokens.iter().skip(self.at).take(4).map(|t| &t.kind).collect();
+        let kinds: Vec<_> = self
+            .tokens
+            .iter()
+            .skip(self.at)
+            .take(4)
+            .map(|t| &t.kind)
+            .collect();
         let (variables, used, declares) = match kinds.as_slice() {
             [Kind::Variable(a), Kind::Declare, ..] => (vec![a.clone()], 2, true),
             [Kind::Variable(a), Kind::Assign, ..] => (vec![a.clone()], 2, false),
-            [Kind::Variable(a), Kind::Comma, Kind::Variable(b), Kind::Declare] if context == "range" => {
-                (vec![a.clone(), b.clone()], 4, true)
-            }
-            [Kind::Variable(a), Kind::Comma, Kind::Variable(b), Kind::Assign] if context == "range" => {
-                (vec![a.clone(), b.clone()], 4, false)
-            }
+            [
+                Kind::Variable(a),
+                Kind::Comma,
+                Kind::Variable(b),
+                Kind::Declare,
+            ] if context == "range" => (vec![a.clone(), b.clone()], 4, true),
+            [
+                Kind::Variable(a),
+                Kind::Comma,
+                Kind::Variable(b),
+                Kind::Assign,
+            ] if context == "range" => (vec![a.clone(), b.clone()], 4, false),
             [Kind::Variable(_), Kind::Comma, ..] => {
                 return self.error(format!("too many declarations in {context}"));
             }
@@ -307,11 +352,16 @@ impl Parser<'_> {
         if operands.is_empty() {
             return self.error(format!("missing value for {context}"));
         }
-        Ok(Command { operands, span: (start, end) })
+        Ok(Command {
+            operands,
+            span: (start, end),
+        })
     }
 
     fn operand(&mut self, context: &str) -> Result<Operand, TemplateError> {
-        let Some(token) = self.next() else { return self.error("unexpected EOF") };
+        let Some(token) = self.next() else {
+            return self.error("unexpected EOF");
+        };
         let start = token.at;
         let mut end = token.end;
         let mut fields = Vec::new();
@@ -331,7 +381,11 @@ impl Parser<'_> {
             Kind::LeftParen => {
                 let pipe = self.pipeline("parenthesized pipeline")?;
                 match self.next() {
-                    Some(Token { kind: Kind::RightParen, end: close, .. }) => end = close,
+                    Some(Token {
+                        kind: Kind::RightParen,
+                        end: close,
+                        ..
+                    }) => end = close,
                     _ => return self.error("unexpected EOF"),
                 }
                 OperandKind::Pipeline(pipe)
@@ -351,12 +405,22 @@ impl Parser<'_> {
                 return self.error(format!("unexpected {} in {context}", describe(&other)));
             }
         };
-        while let Some(Token { kind: Kind::Field(name), at, end: to, spaced: false }) = self.peek() {
+        while let Some(Token {
+            kind: Kind::Field(name),
+            at,
+            end: to,
+            spaced: false,
+        }) = self.peek()
+        {
             fields.push((name.clone(), *at));
             end = *to;
             self.at += 1;
         }
-        Ok(Operand { kind, fields, span: (start, end) })
+        Ok(Operand {
+            kind,
+            fields,
+            span: (start, end),
+        })
     }
 }
 

@@ -61,7 +61,9 @@ pub fn printf(format: &str, arguments: &[Value]) -> String {
         }
         if let Some(width) = size(&mut chars, &mut rest) {
             spec.minus |= width < 0;
-            spec.width = usize::try_from(width.unsigned_abs()).unwrap_or(MAX_WIDTH).min(MAX_WIDTH);
+            spec.width = usize::try_from(width.unsigned_abs())
+                .unwrap_or(MAX_WIDTH)
+                .min(MAX_WIDTH);
         }
         if chars.peek() == Some(&'.') {
             chars.next();
@@ -98,7 +100,12 @@ fn size<'a>(
     }
     let mut value: Option<i64> = None;
     while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-        value = Some(value.unwrap_or(0).saturating_mul(10).saturating_add(digit.into()));
+        value = Some(
+            value
+                .unwrap_or(0)
+                .saturating_mul(10)
+                .saturating_add(digit.into()),
+        );
         chars.next();
     }
     value
@@ -110,7 +117,10 @@ fn format_value(value: &Value, verb: char, spec: &Spec) -> String {
     }
     match (value, verb) {
         (Value::List(items), 's' | 'd' | 'q' | 'x' | 'X' | 'v' | 'f' | 'g' | 't') => {
-            let parts: Vec<String> = items.iter().map(|item| format_value(item, verb, spec)).collect();
+            let parts: Vec<String> = items
+                .iter()
+                .map(|item| format_value(item, verb, spec))
+                .collect();
             format!("[{}]", parts.join(" "))
         }
         (Value::Map(members), 's' | 'q' | 'v') => {
@@ -145,7 +155,15 @@ fn format_text(text: &str, verb: char, spec: &Spec) -> String {
         None => text.to_owned(),
     };
     let hex = |upper: bool| -> String {
-        cut.bytes().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect()
+        cut.bytes()
+            .map(|b| {
+                if upper {
+                    format!("{b:02X}")
+                } else {
+                    format!("{b:02x}")
+                }
+            })
+            .collect()
     };
     let body = match verb {
         's' => cut,
@@ -173,7 +191,9 @@ pub fn quote(text: &str) -> String {
             '\x08' => out.push_str("\\b"),
             '\x0c' => out.push_str("\\f"),
             '\x0b' => out.push_str("\\v"),
-            c if u32::from(c) < 0x80 && c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x80 && c.is_control() => {
+                out.push_str(&format!("\\x{:02x}", u32::from(c)))
+            }
             c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             other => out.push(other),
         }
@@ -191,7 +211,10 @@ fn format_int(number: i128, verb: char, spec: &Spec) -> String {
         'o' => (format!("{magnitude:o}"), if spec.sharp { "0" } else { "" }),
         'b' => (format!("{magnitude:b}"), if spec.sharp { "0b" } else { "" }),
         'c' | 'q' | 'U' => {
-            let c = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+            let c = u32::try_from(number)
+                .ok()
+                .and_then(char::from_u32)
+                .unwrap_or('\u{fffd}');
             let body = match verb {
                 'c' => c.to_string(),
                 'q' => format!("'{c}'"),
@@ -202,9 +225,16 @@ fn format_int(number: i128, verb: char, spec: &Spec) -> String {
         other => return bad_verb(&Value::Int(number), other),
     };
     if let Some(precision) = spec.precision {
-        digits = format!("{}{digits}", "0".repeat(precision.saturating_sub(digits.len())));
+        digits = format!(
+            "{}{digits}",
+            "0".repeat(precision.saturating_sub(digits.len()))
+        );
     }
-    pad(sign(number < 0, spec) + prefix + &digits, spec, spec.precision.is_none())
+    pad(
+        sign(number < 0, spec) + prefix + &digits,
+        spec,
+        spec.precision.is_none(),
+    )
 }
 
 fn sign(negative: bool, spec: &Spec) -> String {
@@ -231,23 +261,43 @@ fn format_float(number: f64, verb: char, spec: &Spec) -> String {
         },
         other => return bad_verb(&Value::Float(number), other),
     };
-    pad(sign(number.is_sign_negative() && number != 0.0, spec) + &body, spec, true)
+    pad(
+        sign(number.is_sign_negative() && number != 0.0, spec) + &body,
+        spec,
+        true,
+    )
 }
 
 /// `%v` of a float64: the shortest digits that read back the same.
 pub fn float_general(number: f64) -> String {
     let scientific = format!("{number:e}");
-    let power = scientific.rsplit('e').next().and_then(|e| e.parse::<i32>().ok()).unwrap_or(0);
-    if (-4..21).contains(&power) { number.to_string() } else { exponent(&scientific) }
+    let power = scientific
+        .rsplit('e')
+        .next()
+        .and_then(|e| e.parse::<i32>().ok())
+        .unwrap_or(0);
+    if (-4..21).contains(&power) {
+        number.to_string()
+    } else {
+        exponent(&scientific)
+    }
 }
 
 /// `%.Ng`.
 fn significant(number: f64, digits: usize) -> String {
     let scientific = format!("{number:.*e}", digits - 1);
-    let power = scientific.rsplit('e').next().and_then(|e| e.parse::<i32>().ok()).unwrap_or(0);
+    let power = scientific
+        .rsplit('e')
+        .next()
+        .and_then(|e| e.parse::<i32>().ok())
+        .unwrap_or(0);
     let limit = i32::try_from(digits).unwrap_or(i32::MAX);
     let trim = |text: &str| -> String {
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text.to_owned()
+        }
     };
     if power < -4 || power >= limit {
         let (mantissa, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -259,7 +309,9 @@ fn significant(number: f64, digits: usize) -> String {
 
 /// Rust writes `1e5` where Go writes `1e+05`.
 fn exponent(text: &str) -> String {
-    let Some((mantissa, power)) = text.split_once('e') else { return text.to_owned() };
+    let Some((mantissa, power)) = text.split_once('e') else {
+        return text.to_owned();
+    };
     let (sign, digits) = match power.strip_prefix('-') {
         Some(digits) => ('-', digits),
         None => ('+', power),

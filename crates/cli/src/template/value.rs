@@ -39,7 +39,10 @@ impl Value {
     /// The member `name` of an object.
     pub fn get(&self, name: &str) -> Option<&Self> {
         match self {
-            Self::Map(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            Self::Map(members) => members
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value),
             _ => None,
         }
     }
@@ -92,7 +95,9 @@ impl Value {
 
 /// In JSON these three can only stand inside strings.
 fn escape_html(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 impl fmt::Display for Value {

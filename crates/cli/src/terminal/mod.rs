@@ -18,11 +18,18 @@ use crate::error::CliError;
 
 /// The size of the terminal behind standard output, where there is one.
 pub fn size() -> Option<TerminalSize> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the request writes one winsize, which `size` is.
     let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
-    (answer == 0 && size.ws_row > 0 && size.ws_col > 0)
-        .then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+    (answer == 0 && size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
 }
 
 /// Asks a question that wants a yes; anything else, also no answer, is a no.
@@ -33,7 +40,10 @@ pub fn confirm(warning: &str) -> Result<bool, CliError> {
     use std::io::Write;
     let stdout = std::io::stdout();
     let ask = || -> std::io::Result<String> {
-        write!(&stdout, "{warning}\nAre you sure you want to continue? [y/N] ")?;
+        write!(
+            &stdout,
+            "{warning}\nAre you sure you want to continue? [y/N] "
+        )?;
         (&stdout).flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;

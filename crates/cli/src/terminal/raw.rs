@@ -61,5 +61,7 @@ fn set(stdin: BorrowedFd<'_>, settings: &Termios) -> nix::Result<()> {
 
 /// A panic while the lock was held leaves the settings intact.
 fn lock() -> std::sync::MutexGuard<'static, Option<Termios>> {
-    BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    BEFORE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

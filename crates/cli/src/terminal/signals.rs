@@ -65,32 +65,36 @@ pub fn forward(caught: Caught, target: Arc<dyn Target>, proxy: bool) -> io::Resu
     if set == SigSet::empty() {
         return Ok(());
     }
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut asked = 0;
-        while let Ok(signal) = set.wait() {
-            if signal == Host::SIGWINCH {
-                if let Some(size) = super::size() {
-                    target.resize(size);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let mut asked = 0;
+            while let Ok(signal) = set.wait() {
+                if signal == Host::SIGWINCH {
+                    if let Some(size) = super::size() {
+                        target.resize(size);
+                    }
+                    continue;
                 }
-                continue;
+                let number = u8::try_from(signal as i32).unwrap_or(0);
+                if !proxy {
+                    RawMode::restore();
+                    std::process::exit(128 + i32::from(number));
+                }
+                if let Ok(signal) = Signal::try_from(number) {
+                    target.signal(signal);
+                }
+                if matches!(signal, Host::SIGINT | Host::SIGTERM) {
+                    asked += 1;
+                }
+                if asked >= PATIENCE {
+                    RawMode::restore();
+                    eprintln!(
+                        "\nbulkhead: got {PATIENCE} SIGTERM/SIGINTs, leaving the container behind"
+                    );
+                    std::process::exit(1);
+                }
             }
-            let number = u8::try_from(signal as i32).unwrap_or(0);
-            if !proxy {
-                RawMode::restore();
-                std::process::exit(128 + i32::from(number));
-            }
-            if let Ok(signal) = Signal::try_from(number) {
-                target.signal(signal);
-            }
-            if matches!(signal, Host::SIGINT | Host::SIGTERM) {
-                asked += 1;
-            }
-            if asked >= PATIENCE {
-                RawMode::restore();
-                eprintln!("\nbulkhead: got {PATIENCE} SIGTERM/SIGINTs, leaving the container behind");
-                std::process::exit(1);
-            }
-        }
-    })?;
+        })?;
     Ok(())
 }

@@ -41,7 +41,11 @@ pub fn is_terminal() -> bool {
 /// # Errors
 /// [`NotATerminal`].
 pub fn require_terminal(interactive: bool, tty: bool) -> Result<(), NotATerminal> {
-    if interactive && tty && !is_terminal() { Err(NotATerminal) } else { Ok(()) }
+    if interactive && tty && !is_terminal() {
+        Err(NotATerminal)
+    } else {
+        Ok(())
+    }
 }
 
 /// Our own streams, to be handed over; with a terminal the container has one output only.
@@ -59,7 +63,9 @@ pub fn streams(wanted: Wanted, tty: bool) -> io::Result<Streams> {
     if wanted.stdin && is_terminal() {
         let (read, write) = io::pipe()?;
         streams.stdio.stdin = Some(read.into());
-        streams.feeder = Some(Feeder { to: OwnedFd::from(write).into() });
+        streams.feeder = Some(Feeder {
+            to: OwnedFd::from(write).into(),
+        });
     } else if wanted.stdin {
         streams.stdio.stdin = Some(copy(io::stdin().as_fd())?);
     }
@@ -82,25 +88,27 @@ impl Feeder {
     /// # Errors
     /// When no thread can be started.
     pub fn start(mut self) -> io::Result<()> {
-        std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            let mut buffer = [0u8; 4096];
-            // Not through std's buffer: bytes that we read ahead would be lost to the next program.
-            let mut from = match copy(io::stdin().as_fd()) {
-                Ok(fd) => File::from(fd),
-                Err(_) => return,
-            };
-            loop {
-                let length = match from.read(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Ok(0) | Err(_) => return,
-                    Ok(length) => length,
+        std::thread::Builder::new()
+            .name("stdin".to_owned())
+            .spawn(move || {
+                let mut buffer = [0u8; 4096];
+                // Not through std's buffer: bytes that we read ahead would be lost to the next program.
+                let mut from = match copy(io::stdin().as_fd()) {
+                    Ok(fd) => File::from(fd),
+                    Err(_) => return,
                 };
-                let typed = buffer.get(..length).unwrap_or_default();
-                if self.to.write_all(typed).is_err() {
-                    return;
+                loop {
+                    let length = match from.read(&mut buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Ok(0) | Err(_) => return,
+                        Ok(length) => length,
+                    };
+                    let typed = buffer.get(..length).unwrap_or_default();
+                    if self.to.write_all(typed).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(())
     }
 }

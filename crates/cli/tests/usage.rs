@@ -1,0 +1,348 @@
+//! What the command line says about wrong usage, and with which exit code. The words are those of
+//! docker 28.2; nothing here needs a container.
+
+use std::process::{Command, Output, Stdio};
+
+/// A run with a state directory that does not exist, so that a test that gets past parsing is noticed.
+fn bulkhead(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(args)
+        .env("BULKHEAD_ROOT", "/proc/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary was built")
+}
+
+#[track_caller]
+fn complains(args: &[&str], code: i32, expected: &str) {
+    let out = bulkhead(args);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        text.contains(expected),
+        "{args:?}: expected {expected:?} in:\n{text}"
+    );
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {text}");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "", "{args:?}");
+}
+
+#[track_caller]
+fn says(args: &[&str]) -> String {
+    let out = bulkhead(args);
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).expect("text")
+}
+
+#[test]
+fn unknown_flags_exit_with_125_and_are_named() {
+    complains(
+        &["run", "--foo", "x"],
+        125,
+        "unknown flag: --foo\n\nUsage:  bulkhead run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nRun 'bulkhead run --help' for more information\n",
+    );
+    complains(&["run", "--foo=bar", "x"], 125, "unknown flag: --foo\n");
+    complains(
+        &["run", "-Z", "x"],
+        125,
+        "unknown shorthand flag: 'Z' in -Z\n",
+    );
+    complains(
+        &["run", "-itZ", "x"],
+        125,
+        "unknown shorthand flag: 'Z' in -",
+    );
+    complains(
+        &["ps", "--foo"],
+        125,
+        "unknown flag: --foo\n\nUsage:  bulkhead ps [OPTIONS]\n",
+    );
+    complains(&["--foo"], 125, "unknown flag: --foo\n");
+    complains(
+        &["run", "-v", "/a:/b", "x"],
+        125,
+        "unknown shorthand flag: 'v' in -v\n",
+    );
+    complains(
+        &["run", "-p", "80:80", "x"],
+        125,
+        "unknown shorthand flag: 'p' in -p\n",
+    );
+}
+
+#[test]
+fn wrong_numbers_of_words_exit_with_1() {
+    complains(
+        &["run"],
+        1,
+        "bulkhead: 'bulkhead run' requires at least 1 argument\n\nUsage:  bulkhead run [OPTIONS] IMAGE",
+    );
+    complains(
+        &["exec", "a"],
+        1,
+        "'bulkhead exec' requires at least 2 arguments\n",
+    );
+    complains(
+        &["exec"],
+        1,
+        "'bulkhead exec' requires at least 2 arguments\n",
+    );
+    complains(&["rm"], 1, "'bulkhead rm' requires at least 1 argument\n");
+    complains(&["ps", "x"], 1, "'bulkhead ps' accepts no arguments\n");
+    complains(&["logs"], 1, "'bulkhead logs' requires 1 argument\n");
+    complains(
+        &["logs", "a", "b"],
+        1,
+        "'bulkhead logs' requires 1 argument\n",
+    );
+    complains(
+        &["images", "a", "b"],
+        1,
+        "'bulkhead images' requires at most 1 argument\n",
+    );
+    complains(&["tag", "a"], 1, "'bulkhead tag' requires 2 arguments\n");
+    complains(
+        &["container", "rm"],
+        1,
+        "'bulkhead container rm' requires at least 1 argument\n",
+    );
+}
+
+#[test]
+fn unknown_commands_exit_with_1() {
+    complains(
+        &["foo"],
+        1,
+        "bulkhead: unknown command: bulkhead foo\n\nRun 'bulkhead --help' for more information\n",
+    );
+    complains(
+        &["container", "foo"],
+        1,
+        "unknown command: bulkhead container foo\n\nUsage:  bulkhead container\n",
+    );
+    complains(&["help", "foo"], 1, "unknown help topic: foo\n");
+    // Verbs of a later step are not half there.
+    for verb in [
+        "cp", "diff", "commit", "stats", "events", "build", "network", "volume", "rename", "port",
+    ] {
+        complains(&[verb], 1, "unknown command");
+    }
+}
+
+#[test]
+fn values_that_do_not_fit_name_the_flag() {
+    complains(
+        &["run", "--memory", "abc", "x"],
+        125,
+        "invalid argument \"abc\" for \"-m, --memory\" flag: invalid size: 'abc'",
+    );
+    complains(
+        &["run", "--memory"],
+        125,
+        "flag needs an argument: --memory\n",
+    );
+    complains(&["run", "--name"], 125, "flag needs an argument: --name\n");
+    complains(
+        &["stop", "-t", "abc", "x"],
+        125,
+        "invalid argument \"abc\" for \"-t, --timeout\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax\n",
+    );
+    complains(
+        &["ps", "-n", "abc"],
+        125,
+        "invalid argument \"abc\" for \"-n, --last\" flag: ",
+    );
+    complains(
+        &["run", "--cpus", "abc", "x"],
+        125,
+        "invalid argument \"abc\" for \"--cpus\" flag: failed to parse abc as a rational number\n",
+    );
+    complains(
+        &["run", "--rm=abc", "x"],
+        125,
+        "invalid argument \"abc\" for \"--rm\" flag: strconv.ParseBool: parsing \"abc\": invalid syntax\n",
+    );
+    complains(
+        &["ps", "--filter", "foo"],
+        125,
+        "invalid argument \"foo\" for \"-f, --filter\" flag: bad format of filter (expected name=value)\n",
+    );
+    complains(
+        &["run", "--label", "=x", "x"],
+        125,
+        "invalid argument \"=x\" for \"-l, --label\" flag: invalid label '=x': empty name\n",
+    );
+    complains(
+        &["run", "-e", "=x", "x"],
+        125,
+        "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x\n",
+    );
+    complains(
+        &["run", "--isolation", "hope", "x"],
+        125,
+        "unknown isolation 'hope'",
+    );
+    complains(
+        &["run", "--pull", "maybe", "x"],
+        125,
+        "invalid argument \"maybe\" for \"--pull\" flag",
+    );
+}
+
+#[test]
+fn conflicts_and_missing_terminals_come_before_any_work() {
+    complains(&["run", "-it", "x"], 1, "the input device is not a TTY");
+    complains(
+        &["exec", "-it", "x", "sh"],
+        1,
+        "the input device is not a TTY",
+    );
+    complains(
+        &["run", "-d", "-a", "stdout", "x"],
+        1,
+        "conflicting options: cannot specify both --attach and --detach",
+    );
+}
+
+#[test]
+fn templates_are_checked_before_any_work() {
+    complains(
+        &["inspect", "-f", "{{.foo", "x"],
+        1,
+        "template parsing error: template: :1: unclosed action\n",
+    );
+}
+
+#[test]
+fn help_goes_to_stdout_and_lists_what_works() {
+    let help = says(&["--help"]);
+    for heading in [
+        "Usage:  bulkhead [OPTIONS] COMMAND",
+        "Common Commands:",
+        "Management Commands:",
+        "Global Options:",
+    ] {
+        assert!(help.contains(heading), "{heading} is missing in:\n{help}");
+    }
+    assert!(
+        !help.contains("gen-man") && !help.contains("sandbox"),
+        "{help}"
+    );
+    assert_eq!(says(&[]), help);
+    assert_eq!(says(&["help"]), help);
+    assert_eq!(says(&["-h"]), help);
+    let run = says(&["run", "--help"]);
+    assert!(
+        run.starts_with("Usage:  bulkhead run [OPTIONS] IMAGE [COMMAND] [ARG...]\n"),
+        "{run}"
+    );
+    assert!(
+        run.contains("Aliases:\n  bulkhead container run, bulkhead run\n"),
+        "{run}"
+    );
+    assert!(run.contains("-h, --hostname"), "{run}");
+    assert_eq!(says(&["help", "run"]), run);
+    assert!(says(&["container"]).contains("prune"));
+    assert!(says(&["version", "--help"]).starts_with("Usage:  bulkhead version"));
+    assert!(says(&["--version"]).starts_with("bulkhead version "));
+}
+
+#[test]
+fn every_verb_has_help_and_a_man_page() {
+    let dir = std::env::temp_dir().join(format!("bulkhead-man-{}", std::process::id()));
+    says(&["gen-man", dir.to_str().expect("text")]);
+    let help = says(&["--help"]);
+    let verbs = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| line.starts_with(char::is_alphabetic));
+    let mut count = 0;
+    for line in verbs {
+        let verb = line.split_whitespace().next().expect("a word");
+        assert!(
+            says(&[verb, "--help"]).starts_with(&format!("Usage:  bulkhead {verb}")),
+            "{verb}"
+        );
+        let page = std::fs::read_to_string(dir.join(format!("bulkhead-{verb}.1"))).expect(verb);
+        assert!(page.contains(".SH NAME"), "{verb}");
+        count += 1;
+    }
+    assert!(count > 25, "{count}");
+    std::fs::remove_dir_all(&dir).expect("removable");
+}
+
+#[test]
+fn shells_get_completions() {
+    for (shell, mark) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef bulkhead"),
+        ("fish", "complete -c bulkhead"),
+    ] {
+        let script = says(&["completion", shell]);
+        assert!(
+            script.contains(mark) && script.contains("env-file"),
+            "{shell}"
+        );
+    }
+    complains(
+        &["completion", "tcsh"],
+        125,
+        "must be one of bash, fish, zsh",
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    use std::io::Read;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(["completion", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    drop(child.stdout.take());
+    let mut text = String::new();
+    child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut text)
+        .expect("text");
+    assert_eq!(text, "");
+    assert!(child.wait().expect("waitable").success());
+}
+
+#[test]
+fn an_unusable_state_directory_is_an_engine_failure_with_its_cause() {
+    complains(&["ps"], 1, "bulkhead: ");
+    complains(&["run", "x"], 125, "/proc/nonexistent");
+    // What follows the image is the container's: these flags are not ours, and parsing must not refuse them.
+    complains(
+        &["run", "x", "--foo", "-Z", "--", "-it"],
+        125,
+        "/proc/nonexistent",
+    );
+    complains(
+        &[
+            "run",
+            "--rm=false",
+            "-e",
+            "A=1",
+            "--name=a",
+            "--name",
+            "b",
+            "--",
+            "x",
+        ],
+        125,
+        "/proc/nonexistent",
+    );
+    complains(
+        &["exec", "-e", "A=b", "x", "ls", "-la", "--help"],
+        1,
+        "/proc/nonexistent",
+    );
+}
