@@ -24,6 +24,7 @@ mod images;
 mod names;
 mod root;
 mod settings;
+mod system;
 mod time;
 
 pub use container::{
@@ -38,4 +39,5 @@ pub use guest::GuestError;
 pub use settings::{
     EngineConfig, Environment, LogLimits, Settings, SettingsError, parse_detach_keys,
 };
+pub use system::{Check, CheckStatus, Component, SystemInfo, VersionInfo};
 pub use time::{human_duration, parse_time};
