@@ -16,3 +16,6 @@ mod request;
 
 pub use device::Block;
 pub use error::{BlockError, Fault};
+
+#[cfg(test)]
+mod tests;

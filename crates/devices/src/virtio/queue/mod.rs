@@ -14,3 +14,11 @@ pub use buffers::Buffers;
 pub use chain::Chain;
 pub use error::QueueError;
 pub use ring::{Notifier, RingLayout, VIRTIO_F_RING_EVENT_IDX, VirtQueue};
+
+#[cfg(test)]
+#[path = "../../../tests/support/driver.rs"]
+pub(crate) mod driver;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
