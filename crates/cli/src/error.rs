@@ -109,9 +109,9 @@ pub enum CliError {
     /// `--filter`.
     #[error("invalid filter '{0}'")]
     Filter(String),
-    /// `--name`.
-    #[error(transparent)]
-    Name(#[from] bulkhead_types::ParseIdError),
+    /// `--name`, in the words of Docker's engine.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
     /// `--signal`, `--stop-signal`.
     #[error(transparent)]
     Signal(#[from] bulkhead_types::ParseSignalError),

@@ -6,7 +6,6 @@ use bulkhead_types::exit_code;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::tree::Parsed;
 use super::verb::{Arity, Verb};
 
 /// What is wrong with a command line, ready to be printed.
@@ -71,25 +70,20 @@ impl Complaint {
         complaint
     }
 
-    /// Translates clap's error; help is printed and is none.
+    /// Translates clap's error.
     pub(super) fn from_clap(
-        error: clap::Error,
+        error: &clap::Error,
         command: &Command,
         path: &str,
         verb: Option<&Verb>,
-    ) -> Result<Option<Parsed>, Self> {
+    ) -> Self {
         let usage = verb.map_or("[OPTIONS] COMMAND [ARG...]", |verb| verb.usage);
         let arity = verb.map_or(Arity::None, |verb| verb.arity);
-        let argument = context(&error, ContextKind::InvalidArg);
-        let value = context(&error, ContextKind::InvalidValue);
+        let argument = context(error, ContextKind::InvalidArg);
+        let value = context(error, ContextKind::InvalidValue);
         match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                // A reader that left early has seen what it wanted.
-                let _ = error.print();
-                Ok(None)
-            }
             ErrorKind::UnknownArgument if argument.starts_with('-') && argument.len() > 1 => {
-                Err(Self::flag(&unknown(&argument), path, usage))
+                Self::flag(&unknown(&argument), path, usage)
             }
             ErrorKind::UnknownArgument
             | ErrorKind::MissingRequiredArgument
@@ -98,41 +92,30 @@ impl Complaint {
             | ErrorKind::WrongNumberOfValues
                 if !argument.starts_with('-') =>
             {
-                Err(Self::words(arity, path, usage))
+                Self::words(arity, path, usage)
             }
             // An option at the end of the line shows as an empty value.
             ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues
                 if value.is_empty() =>
             {
-                Err(Self::flag(&needs_value(&argument), path, usage))
+                Self::flag(&needs_value(&argument), path, usage)
             }
             ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::TooManyValues => {
                 let reason = error.source().map(ToString::to_string).unwrap_or_else(|| {
-                    let valid = contexts(&error, ContextKind::ValidValue);
+                    let valid = contexts(error, ContextKind::ValidValue);
                     format!("must be one of {}", valid.join(", "))
                 });
                 if !argument.starts_with('-') {
-                    return Err(Self::flag(&format!("bulkhead: {reason}"), path, usage));
+                    return Self::flag(&format!("bulkhead: {reason}"), path, usage);
                 }
                 let name = flag_names(command, &argument);
                 let message = format!("invalid argument {value:?} for \"{name}\" flag: {reason}");
-                Err(Self::flag(&message, path, usage))
+                Self::flag(&message, path, usage)
             }
-            ErrorKind::InvalidUtf8 => Err(Self::flag(
-                "bulkhead: an argument is not valid UTF-8",
-                path,
-                usage,
-            )),
-            ErrorKind::ArgumentConflict => {
-                let others = contexts(&error, ContextKind::PriorArg).join(" and ");
-                let message = format!(
-                    "conflicting options: cannot specify both {} and {}",
-                    first_word(&argument),
-                    first_word(&others)
-                );
-                Err(Self::flag(&message, path, usage))
+            ErrorKind::InvalidUtf8 => {
+                Self::flag("bulkhead: an argument is not valid UTF-8", path, usage)
             }
-            _ => Err(Self::flag(error.to_string().trim_end(), path, usage)),
+            _ => Self::flag(error.to_string().trim_end(), path, usage),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::complaint::Complaint;
@@ -26,16 +27,18 @@ pub struct Parsed {
 pub fn parse(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
     let globals_end = 1 + globals_length(words.get(1..).unwrap_or_default());
     let (head, rest) = words.split_at(globals_end.min(words.len()));
-    let globals = match root().try_get_matches_from(head) {
+    let command = conventions(global_flags());
+    let globals = match command.clone().try_get_matches_from(head) {
         Ok(matches) => matches,
-        Err(error) => return Complaint::from_clap(error, &root(), "bulkhead", None),
+        Err(error) if is_help(&error) => return print_help(root()),
+        Err(error) => return Err(Complaint::from_clap(&error, &command, "bulkhead", None)),
     };
     if globals.get_flag("version") {
         println!("bulkhead version {}", env!("CARGO_PKG_VERSION"));
         return Ok(None);
     }
     let Some((word, rest)) = rest.split_first() else {
-        return print_help(&mut root());
+        return print_help(root());
     };
     let word = word.to_string_lossy();
     if word == "help" {
@@ -49,12 +52,12 @@ pub fn parse(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
     };
     let path = format!("bulkhead {}", group.name);
     match rest.split_first() {
-        None => print_help(&mut group_command(group)),
+        None => print_help(group_command(group)),
         Some((word, rest)) => {
             let word = word.to_string_lossy();
             match group.verbs.iter().find(|verb| verb.is(&word)) {
                 Some(verb) => verb_of(verb, format!("{path} {}", verb.name), globals, rest),
-                None if word == "--help" || word == "-h" => print_help(&mut group_command(group)),
+                None if word == "--help" || word == "-h" => print_help(group_command(group)),
                 None if word.starts_with('-') => {
                     Err(Complaint::unknown_flag(&path, "COMMAND", &word))
                 }
@@ -70,7 +73,7 @@ fn verb_of(
     globals: ArgMatches,
     rest: &[OsString],
 ) -> Result<Option<Parsed>, Complaint> {
-    let command = verb_command(verb, &path);
+    let command = conventions(verb_flags(verb));
     let first = OsString::from(path.as_str());
     let words = std::iter::once(&first).chain(rest);
     match command.clone().try_get_matches_from(words) {
@@ -79,8 +82,13 @@ fn verb_of(
             matches,
             verb,
         })),
-        Err(error) => Complaint::from_clap(error, &command, &path, Some(verb)),
+        Err(error) if is_help(&error) => print_help(verb_command(verb, &path)),
+        Err(error) => Err(Complaint::from_clap(&error, &command, &path, Some(verb))),
     }
+}
+
+fn is_help(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::DisplayHelp
 }
 
 /// How many words before the verb are flags and their values.
@@ -97,25 +105,9 @@ fn globals_length(words: &[OsString]) -> usize {
     index
 }
 
-fn root() -> Command {
-    let mut list = String::new();
-    section(
-        &mut list,
-        "Common Commands",
-        &listed(VERBS, Heading::Common),
-    );
-    let groups: Vec<(&str, &str)> = GROUPS
-        .iter()
-        .map(|group| (group.name, group.about))
-        .collect();
-    section(&mut list, "Management Commands", &groups);
-    section(&mut list, "Commands", &listed(VERBS, Heading::Other));
+/// The flags before the verb.
+fn global_flags() -> Command {
     let command = Command::new("bulkhead")
-        .override_usage("bulkhead [OPTIONS] COMMAND")
-        .about("A container engine in which every container has a kernel of its own")
-        .help_template("Usage:  {usage}\n\n{about}\n{before-help}\nGlobal Options:\n{options}\n\n{after-help}")
-        .before_help(list)
-        .after_help("Run 'bulkhead COMMAND --help' for more information on a command.")
         .arg(Arg::new("root").long("root").value_name("dir").value_parser(clap::value_parser!(std::path::PathBuf)).help(
             "State directory (default \"/var/lib/bulkhead\" for root, \"~/.local/share/bulkhead\" for others; also BULKHEAD_ROOT)",
         ))
@@ -143,7 +135,31 @@ fn root() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print version information and quit"),
         );
-    docker_like(command)
+    with_help(command)
+}
+
+/// The command itself, for people to read.
+fn root() -> Command {
+    let mut list = String::new();
+    section(
+        &mut list,
+        "Common Commands",
+        &listed(VERBS, Heading::Common),
+    );
+    let groups: Vec<(&str, &str)> = GROUPS
+        .iter()
+        .map(|group| (group.name, group.about))
+        .collect();
+    section(&mut list, "Management Commands", &groups);
+    section(&mut list, "Commands", &listed(VERBS, Heading::Other));
+    global_flags()
+        .override_usage("bulkhead [OPTIONS] COMMAND")
+        .about("A container engine in which every container has a kernel of its own")
+        .help_template(
+            "Usage:  {usage}\n\n{about}\n\n{before-help}Global Options:\n{options}{after-help}",
+        )
+        .before_help(list)
+        .after_help("Run 'bulkhead COMMAND --help' for more information on a command.")
 }
 
 fn listed(verbs: &'static [Verb], heading: Heading) -> Vec<(&'static str, &'static str)> {
@@ -159,7 +175,10 @@ fn listed(verbs: &'static [Verb], heading: Heading) -> Vec<(&'static str, &'stat
 }
 
 fn section(out: &mut String, title: &str, entries: &[(&str, &str)]) {
-    out.push_str(&format!("\n{title}:\n"));
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(&format!("{title}:\n"));
     for (name, about) in entries {
         out.push_str(&format!("  {name:<11} {about}\n"));
     }
@@ -171,11 +190,11 @@ fn group_command(group: &Group) -> Command {
     entries.sort_unstable();
     section(&mut list, "Commands", &entries);
     let path = format!("bulkhead {}", group.name);
-    docker_like(
+    with_help(
         Command::new(group.name)
             .override_usage(format!("{path} COMMAND"))
             .about(group.about)
-            .help_template("Usage:  {usage}\n\n{about}\n{before-help}\n{after-help}")
+            .help_template("Usage:  {usage}\n\n{about}\n\n{before-help}{after-help}")
             .before_help(list)
             .after_help(format!(
                 "Run '{path} COMMAND --help' for more information on a command."
@@ -183,16 +202,30 @@ fn group_command(group: &Group) -> Command {
     )
 }
 
+fn verb_flags(verb: &Verb) -> Command {
+    with_help((verb.augment)(Command::new(verb.name)))
+}
+
+/// A verb, for people to read.
 fn verb_command(verb: &Verb, path: &str) -> Command {
-    let command = (verb.augment)(Command::new(verb.name))
+    let mut command = verb_flags(verb)
         .override_usage(format!("{path} {}", verb.usage).trim_end().to_owned())
         .about(verb.about)
-        .help_template("Usage:  {usage}\n\n{about}\n{before-help}\nOptions:\n{options}");
-    let command = match aliases(verb) {
-        Some(aliases) => command.before_help(format!("\nAliases:\n  {aliases}\n")),
-        None => command.before_help(""),
-    };
-    docker_like(command)
+        .help_template("Usage:  {usage}\n\n{about}\n\n{before-help}Options:\n{options}");
+    if let Some(aliases) = aliases(verb) {
+        command = command.before_help(format!("Aliases:\n  {aliases}"));
+    }
+    let mut names: Vec<String> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long().map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    command.mut_args(|arg| {
+        let place = names
+            .iter()
+            .position(|name| arg.get_long() == Some(name.as_str()));
+        arg.display_order(place.unwrap_or(names.len()))
+    })
 }
 
 /// Every way to type the verb, where there is more than one.
@@ -215,9 +248,8 @@ fn aliases(verb: &Verb) -> Option<String> {
     (ways.len() > 1).then(|| ways.join(", "))
 }
 
-/// pflag's conventions: `--flag=false`, the last of several wins, `--help` beside a `-h` that may mean
-/// something else, flags and words mixed.
-fn docker_like(command: Command) -> Command {
+/// `--help`, beside a `-h` that may mean something else.
+fn with_help(command: Command) -> Command {
     let short_h_is_free = !command
         .get_arguments()
         .any(|arg| arg.get_short() == Some('h'));
@@ -225,39 +257,38 @@ fn docker_like(command: Command) -> Command {
         .long("help")
         .action(ArgAction::Help)
         .help("Print usage");
-    let help = if short_h_is_free {
-        help.short('h')
-    } else {
-        help
-    };
     command
         .disable_help_flag(true)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
-        .args_override_self(true)
-        .arg(help)
-        .mut_args(|arg| match arg.get_action() {
-            ArgAction::SetTrue => {
-                let default = if arg.get_default_values().iter().any(|v| v == "true") {
-                    "true"
-                } else {
-                    "false"
-                };
-                arg.action(ArgAction::Set)
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true")
-                    .default_value(default)
-                    .value_parser(super::parsers::boolean)
-                    .hide_default_value(true)
-                    .hide_possible_values(true)
-                    .value_name("bool")
-            }
-            _ => arg,
+        .arg(if short_h_is_free {
+            help.short('h')
+        } else {
+            help
         })
 }
 
-fn print_help(command: &mut Command) -> Result<Option<Parsed>, Complaint> {
+/// pflag's conventions: `--flag=false`, and the last of several wins.
+fn conventions(command: Command) -> Command {
+    command.args_override_self(true).mut_args(|arg| {
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        let default = if arg.get_default_values().iter().any(|v| v == "true") {
+            "true"
+        } else {
+            "false"
+        };
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value(default)
+            .value_parser(super::parsers::boolean)
+    })
+}
+
+fn print_help(mut command: Command) -> Result<Option<Parsed>, Complaint> {
     use std::io::Write;
     let text = command.render_help().to_string();
     // A reader that left early has seen what it wanted.
@@ -273,10 +304,10 @@ fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
         .collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] => print_help(&mut root()),
+        [] => print_help(root()),
         [first, rest @ ..] => {
             if let Some(verb) = VERBS.iter().find(|verb| verb.is(first)) {
-                return print_help(&mut verb_command(verb, &format!("bulkhead {}", verb.name)));
+                return print_help(verb_command(verb, &format!("bulkhead {}", verb.name)));
             }
             let Some(group) = GROUPS.iter().find(|group| group.name == *first) else {
                 return Err(Complaint::unknown_topic(&words.join(" ")));
@@ -285,8 +316,8 @@ fn help(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
                 .first()
                 .map(|word| (word, group.verbs.iter().find(|verb| verb.is(word))))
             {
-                None => print_help(&mut group_command(group)),
-                Some((_, Some(verb))) => print_help(&mut verb_command(
+                None => print_help(group_command(group)),
+                Some((_, Some(verb))) => print_help(verb_command(
                     verb,
                     &format!("bulkhead {} {}", group.name, verb.name),
                 )),

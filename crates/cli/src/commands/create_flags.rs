@@ -168,11 +168,7 @@ impl CreateFlags {
         Ok(CreateOptions {
             image,
             command: command.to_vec(),
-            name: self
-                .name
-                .as_deref()
-                .map(str::parse::<ContainerName>)
-                .transpose()?,
+            name: self.name.as_deref().map(name).transpose()?,
             entrypoint: self.entrypoint.clone(),
             env,
             user: self.user.clone(),
@@ -234,6 +230,10 @@ impl CreateFlags {
         let progress = progress::choose(self.quiet);
         super::pull::pull_one(engine, image, self.platform.clone(), progress.as_ref()).map(|_| ())
     }
+}
+
+fn name(text: &str) -> Result<ContainerName, CliError> {
+    text.parse().map_err(|_| CliError::Name(text.to_owned()))
 }
 
 /// `KEY` alone takes our own value, and is left out where we have none.
