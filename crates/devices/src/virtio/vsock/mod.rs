@@ -24,3 +24,6 @@ mod stream;
 pub use device::Vsock;
 pub use muxer::Acceptor;
 pub use packet::{HOST_CID, Header, Operation};
+
+#[cfg(test)]
+mod tests;
