@@ -6,7 +6,7 @@ mod completion;
 mod container_prune;
 mod create;
 mod create_flags;
-// mod doctor;
+mod doctor;
 mod exec;
 mod foreground;
 mod gen_man;
@@ -14,7 +14,7 @@ mod history;
 mod image_prune;
 mod images;
 mod import;
-// mod info;
+mod info;
 mod inspect;
 mod kill;
 mod load;
@@ -31,7 +31,7 @@ mod several;
 mod start;
 mod stop;
 mod tag;
-// mod version;
+mod version;
 mod wait;
 
 use crate::args::{Group, Heading, Verb};
@@ -46,9 +46,9 @@ pub static VERBS: &[Verb] = &[
     Verb::new::<pull::Pull>("pull", Common),
     Verb::new::<push::Push>("push", Common),
     Verb::new::<images::Images>("images", Common),
-    //     Verb::new::<version::Version>("version", Common),
-    //     Verb::new::<info::Info>("info", Common),
-    //     Verb::new::<doctor::Doctor>("doctor", Common),
+    Verb::new::<version::Version>("version", Common),
+    Verb::new::<info::Info>("info", Common),
+    Verb::new::<doctor::Doctor>("doctor", Common),
     Verb::new::<attach::Attach>("attach", Other),
     Verb::new::<completion::Completion>("completion", Other),
     Verb::new::<create::Create>("create", Other),

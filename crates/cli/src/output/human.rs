@@ -13,7 +13,16 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
 
 /// Bytes with four significant digits, as `docker ps -s` prints them: `1.234kB`.
 pub fn size(bytes: u64) -> String {
-    significant(bytes, 4)
+    units(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// Bytes in powers of 1024 with four significant digits, as `docker info` prints memory: `23.54GiB`.
+pub fn binary_size(bytes: u64) -> String {
+    units(
+        bytes,
+        1024.0,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+    )
 }
 
 /// Bytes with three significant digits, as `docker images` prints them: `124MB`.
@@ -21,29 +30,27 @@ pub fn image_size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 
-fn significant(bytes: u64, digits: usize) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+fn units(bytes: u64, step: f64, names: &[&str]) -> String {
     #[allow(clippy::cast_precision_loss)]
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    while value >= step && unit + 1 < names.len() {
+        value /= step;
         unit += 1;
     }
-    let whole = if value >= 100.0 {
-        3
-    } else if value >= 10.0 {
-        2
-    } else {
-        1
+    let decimals = match value {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 10.0 => 2,
+        _ => 3,
     };
-    let text = format!("{value:.*}", digits.saturating_sub(whole));
+    let text = format!("{value:.decimals$}");
     let text = if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.')
     } else {
         &text
     };
-    format!("{text}{}", UNITS.get(unit).unwrap_or(&""))
+    format!("{text}{}", names.get(unit).unwrap_or(&""))
 }
 
 /// At most `length` characters, the last of them `…` where something was cut.
@@ -73,6 +80,9 @@ mod tests {
         }
         assert_eq!(image_size(4_264_000), "4.26MB");
         assert_eq!(size(u64::MAX), "18.45EB");
+        assert_eq!(binary_size(25_276_502_016), "23.54GiB");
+        assert_eq!(binary_size(512 << 20), "512MiB");
+        assert_eq!(binary_size(1023), "1023B");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub trait Target: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Caught(SigSet);
 
-/// Keeps signals waiting from now on. Children started by `std::process::Command` do not inherit this.
+/// Keeps signals waiting from now on. Children inherit this; `main` undoes it for a sandbox.
 ///
 /// # Errors
 /// When the system refuses.
