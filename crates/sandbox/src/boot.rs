@@ -1,31 +1,148 @@
-//! Placeholder while the platform lands.
+//! Starting the real guest: devices from the files that the monitor opened, the machine from the platform.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use bulkhead_devices::{Acceptor, Block, BlockError, Device, Rng, Vsock};
+use bulkhead_platform::{Machine, PlatformError, VmConfig, VmDevice, platform};
+use bulkhead_protocol::GUEST_CID;
+
+use crate::chain::chain;
+use crate::compartment::agent::{IMAGE_SERIAL, SCRATCH_SERIAL, volume_serial};
 use crate::compartment::{Boot, BootError, Guest, Walls};
-use crate::monitor::Opened;
 use crate::spec::SandboxSpec;
 use crate::streams::Ports;
-use bulkhead_jail::VmRootSpec;
-use std::fs::File;
-use std::os::fd::OwnedFd;
+
+/// Everything for one start.
 pub(crate) struct MachineBoot {
     pub spec: Box<SandboxSpec>,
-    pub kernel: OwnedFd,
-    pub initramfs: OwnedFd,
+    pub boot: bulkhead_platform::Boot,
     pub image: Vec<File>,
     pub scratch: Option<File>,
     pub volumes: Vec<File>,
 }
-impl MachineBoot {
-    pub fn root(_spec: &SandboxSpec, _opened: &Opened) -> Option<VmRootSpec> {
-        None
-    }
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("make disk '{serial}'")]
+    Disk { serial: String, source: BlockError },
+    #[error("the jail holds no root for the kernel")]
+    NoRoot,
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
 }
+
 impl Boot for MachineBoot {
     fn boot(
         self: Box<Self>,
-        _ports: Ports,
-        _console: OwnedFd,
-        _walls: &mut Walls,
+        ports: Ports,
+        console: OwnedFd,
+        walls: &mut Walls,
     ) -> Result<Box<dyn Guest>, BootError> {
-        Err(BootError("no platform".to_owned()))
+        let machine = self
+            .start(ports, console, walls)
+            .map_err(|e| BootError(chain(&e)))?;
+        Ok(Box::new(MachineGuest { machine }))
+    }
+}
+
+impl MachineBoot {
+    fn start(
+        self,
+        ports: Ports,
+        console: OwnedFd,
+        walls: &mut Walls,
+    ) -> Result<Box<dyn Machine>, StartError> {
+        let Self {
+            spec,
+            boot,
+            image,
+            scratch,
+            volumes,
+        } = self;
+        let mut devices = vec![
+            device(
+                "vsock",
+                Vsock::new(GUEST_CID.into(), Box::new(PortAcceptor(ports))),
+            ),
+            device("rng", Rng::new()),
+        ];
+        if !image.is_empty() {
+            devices.push(disk(IMAGE_SERIAL, |serial| {
+                Block::read_only(image, serial)
+            })?);
+        }
+        if let Some(file) = scratch {
+            devices.push(disk(SCRATCH_SERIAL, |serial| {
+                Block::writable(file, serial)
+            })?);
+        }
+        for (index, file) in volumes.into_iter().enumerate() {
+            devices.push(disk(&volume_serial(index), |serial| {
+                Block::writable(file, serial)
+            })?);
+        }
+        let config = VmConfig {
+            memory_bytes: spec.memory.0,
+            vcpus: spec.cpus,
+            boot,
+            root: walls.take_vm_root().ok_or(StartError::NoRoot)?,
+            console,
+            devices,
+            arguments: Vec::new(),
+            thread_lock: walls.thread_lock(),
+        };
+        Ok(platform(spec.isolation)?.start(config)?)
+    }
+}
+
+fn device(name: &str, device: impl Device + 'static) -> VmDevice {
+    VmDevice {
+        name: name.to_owned(),
+        device: Box::new(device),
+    }
+}
+
+fn disk(
+    serial: &str,
+    make: impl FnOnce(&str) -> Result<Block, BlockError>,
+) -> Result<VmDevice, StartError> {
+    let block = make(serial).map_err(|source| StartError::Disk {
+        serial: serial.to_owned(),
+        source,
+    })?;
+    Ok(device(serial, block))
+}
+
+/// Connects what the guest asks for to the streams that were opened for it; everything else is refused.
+struct PortAcceptor(Ports);
+
+impl Acceptor for PortAcceptor {
+    fn accept(&mut self, port: u32) -> Option<UnixStream> {
+        self.0.connect(port)
+    }
+}
+
+struct MachineGuest {
+    machine: Box<dyn Machine>,
+}
+
+impl Guest for MachineGuest {
+    fn exit_fd(&self) -> io::Result<OwnedFd> {
+        self.machine.exit_fd().try_clone_to_owned()
+    }
+
+    fn stop(&mut self) {
+        // It fails only when the guest is gone already; this process's end takes the rest along.
+        let _ = self.machine.stop();
+    }
+
+    fn describe_exit(&mut self) -> String {
+        match self.machine.wait() {
+            Ok(exit) => exit.to_string(),
+            Err(e) => chain(&e),
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! control socket). [`Client`] talks to the latter; [`read_state`] tells the truth about both.
 
 mod boot;
+mod chain;
 mod client;
 mod compartment;
 mod failure;

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use bulkhead_platform::KernelImage;
 use bulkhead_types::{ByteSize, ContainerId, Isolation, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub struct SandboxSpec {
     pub memory: ByteSize,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// The guest kernel's file.
-    pub kernel: PathBuf,
+    /// The guest kernel, as `bulkhead_platform::find_kernel` found it.
+    pub kernel: KernelImage,
     /// The initramfs that holds the agent (and modules where the kernel needs them).
     pub initramfs: PathBuf,
     /// Parts of the read-only image disk, in order; each is padded to 4 KiB.
@@ -119,7 +120,7 @@ impl Default for LogSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JailSpec {
-    /// Runs without namespaces, Landlock and seccomp: for debugging the sandbox itself.
+    /// Leaves out Landlock and seccomp around the sandbox process: for debugging it with other tools.
     #[serde(default)]
     pub disabled: bool,
 }

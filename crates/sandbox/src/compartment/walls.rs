@@ -1,37 +1,47 @@
 //! When the walls close: stream threads lock themselves as they start, the control thread after the
 //! kernel was started, before the first byte from the guest is read.
 
-use bulkhead_jail::{Enclosure, JailError, Thread, ThreadLock};
+use bulkhead_jail::{Enclosure, JailError, Thread, ThreadLock, VmRoot};
 
 /// The locks of one sandbox process.
 #[derive(Debug, Default)]
 pub(crate) struct Walls {
     enclosure: Option<Enclosure>,
+    disabled: bool,
 }
 
 impl Walls {
-    /// With `disabled` the process stays unlocked, for debugging.
+    /// With `disabled` no thread is locked, for debugging.
     pub fn new(enclosure: Enclosure, disabled: bool) -> Self {
         Self {
-            enclosure: Some(enclosure).filter(|_| !disabled),
+            enclosure: Some(enclosure),
+            disabled,
         }
     }
 
-    /// The enclosure, for the platform's preparation.
-    pub fn enclosure(&mut self) -> Option<&mut Enclosure> {
-        self.enclosure.as_mut()
+    /// The kernel's root, once.
+    pub fn take_vm_root(&mut self) -> Option<VmRoot> {
+        self.enclosure.as_mut().and_then(Enclosure::take_vm_root)
+    }
+
+    /// What threads lock themselves with; `None` when they are not locked.
+    pub fn thread_lock(&self) -> Option<ThreadLock> {
+        self.enclosure
+            .as_ref()
+            .filter(|_| !self.disabled)
+            .map(Enclosure::thread_lock)
     }
 
     /// What a stream thread does first.
     pub fn stream_lock(&self) -> StreamLock {
-        StreamLock(self.enclosure.as_ref().map(Enclosure::thread_lock))
+        StreamLock(self.thread_lock())
     }
 
     /// Locks the calling thread, for good. Threads that it starts later inherit its lock.
     pub fn lock(self) -> Result<(), JailError> {
         match self.enclosure {
-            Some(enclosure) => enclosure.lock().map(drop),
-            None => Ok(()),
+            Some(enclosure) if !self.disabled => enclosure.lock().map(drop),
+            _ => Ok(()),
         }
     }
 }

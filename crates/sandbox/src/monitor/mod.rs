@@ -10,9 +10,6 @@ mod watch;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-pub(crate) use open::Opened;
-pub(crate) use watch::chain;
-
 use crate::failure::StartFailure;
 use crate::frame;
 use crate::message::{Launch, Report, VERSION};

@@ -1,10 +1,13 @@
 //! Opening everything the compartment needs, while paths still mean something.
 
+use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+use bulkhead_platform::{Boot, BootError};
 
 use crate::client::CONTROL_SOCKET;
 use crate::failure::StartFailure;
@@ -17,8 +20,7 @@ pub(crate) const CONSOLE_LOG: &str = "console.log";
 /// Every file of one compartment.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub kernel: OwnedFd,
-    pub initramfs: OwnedFd,
+    pub boot: Boot,
     pub image: Vec<File>,
     pub scratch: Option<File>,
     pub volumes: Vec<File>,
@@ -30,6 +32,19 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens all of it; the working directory is the container's.
     pub fn open(spec: &SandboxSpec) -> Result<Self, StartFailure> {
+        let boot = Boot::open(&spec.kernel, &spec.initramfs).map_err(|e| {
+            let (what, path) = match &e {
+                BootError::Kernel { path, .. } => ("kernel", path),
+                BootError::Library { path, .. } => ("kernel's library", path),
+                BootError::Initramfs { path, .. } => ("initramfs", path),
+            };
+            let reason = e.source().map(ToString::to_string).unwrap_or_default();
+            StartFailure::File {
+                what: what.to_owned(),
+                path: path.display().to_string(),
+                reason,
+            }
+        })?;
         let image = spec
             .image
             .iter()
@@ -56,8 +71,7 @@ impl Opened {
             .open(CONSOLE_LOG)
             .map_err(failure("console log", Path::new(CONSOLE_LOG)))?;
         Ok(Self {
-            kernel: read("kernel", &spec.kernel)?.into(),
-            initramfs: read("initramfs", &spec.initramfs)?.into(),
+            boot,
             image,
             scratch,
             volumes,
@@ -69,12 +83,8 @@ impl Opened {
 
     /// The descriptors, for a jail that closes all others.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut fds = vec![
-            self.kernel.as_raw_fd(),
-            self.initramfs.as_raw_fd(),
-            self.console_log.as_raw_fd(),
-            self.listener.as_raw_fd(),
-        ];
+        let mut fds = self.boot.descriptors();
+        fds.extend([self.console_log.as_raw_fd(), self.listener.as_raw_fd()]);
         let files = self
             .image
             .iter()

@@ -12,6 +12,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use super::open::Opened;
 use super::record::Record;
 use crate::boot::MachineBoot;
+use crate::chain::chain;
 use crate::compartment::{self, Parts, Walls};
 use crate::failure::StartFailure;
 use crate::frame;
@@ -94,16 +95,16 @@ fn spawn(
     keep.extend([liveness, theirs.as_raw_fd()]);
     keep.extend(early.iter().map(AsRawFd::as_raw_fd));
     let disabled = spec.jail.disabled;
+    let host_ids = HostIds::stable(IdRange::default(), spec.id.as_str());
     let jail = SandboxJail {
-        host_ids: Some(HostIds::stable(IdRange::default(), spec.id.as_str())),
+        host_ids: Some(host_ids),
         keep,
-        vm_root: MachineBoot::root(&spec, &opened),
+        vm_root: Some(opened.boot.root(spec.memory.0)),
     };
     let jailed = jail
         .spawn(move |enclosure| {
             let Opened {
-                kernel,
-                initramfs,
+                boot,
                 image,
                 scratch,
                 volumes,
@@ -117,8 +118,7 @@ fn spawn(
             };
             let boot = MachineBoot {
                 spec: spec.clone(),
-                kernel,
-                initramfs,
+                boot,
                 image,
                 scratch,
                 volumes,
@@ -220,16 +220,4 @@ fn kill(pidfd: &OwnedFd) {
             0,
         );
     }
-}
-
-/// An error and its causes, for the other side of a process border.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
