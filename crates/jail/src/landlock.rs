@@ -34,7 +34,10 @@ pub(crate) fn ruleset(
             ruleset = ruleset.add_rule(PathBeneath::new(directory, all))?;
         }
         if let Some(program) = program {
-            ruleset = ruleset.add_rule(PathBeneath::new(program, AccessFs::Execute | AccessFs::ReadFile))?;
+            ruleset = ruleset.add_rule(PathBeneath::new(
+                program,
+                AccessFs::Execute | AccessFs::ReadFile,
+            ))?;
         }
         Ok(ruleset.into())
     };

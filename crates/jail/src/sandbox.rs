@@ -154,7 +154,8 @@ impl SandboxJail {
     /// The kernel's root where no mount namespace is to be had.
     fn unjailed_root(&self) -> Result<Option<VmRoot>, JailError> {
         let root = self.vm_root.as_ref();
-        root.map(|spec| VmRoot::unjailed(spec, self.host_ids)).transpose()
+        root.map(|spec| VmRoot::unjailed(spec, self.host_ids))
+            .transpose()
     }
 
     fn enclose(

@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn an_unjailed_root_is_private_filled_and_removed_with_its_owner() {
-        let root = VmRoot::unjailed(&spec("proc/cpuinfo"), None).expect("shared memory is writable");
+        let root =
+            VmRoot::unjailed(&spec("proc/cpuinfo"), None).expect("shared memory is writable");
         let path = root.path().to_owned();
         assert_eq!(
             fs::read(path.join("proc/cpuinfo")).expect("the file was placed"),

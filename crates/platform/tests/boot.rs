@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail, VmRoot, Wall};
 use bulkhead_platform::{
-    Boot, KernelImage, KernelKind, KernelSearch, Machine, MachineExit, VmConfig, build_initramfs, find_kernel,
-    platform,
+    Boot, KernelImage, KernelKind, KernelSearch, Machine, MachineExit, VmConfig, build_initramfs,
+    find_kernel, platform,
 };
 use bulkhead_types::Isolation;
 
@@ -30,7 +30,10 @@ struct Rig {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     let Some(guest) = build_guest() else {
         println!("SKIPPED boot tests: no C compiler that links statically");
         return ExitCode::SUCCESS;
@@ -38,18 +41,37 @@ fn main() -> ExitCode {
     let tests: [(&str, Test); 9] = [
         ("a guest that powers off is told apart", powers_off),
         ("a guest that restarts ends", restarts),
-        ("a panic is told apart and its reason is on the console", panics),
-        ("a killed kernel is told apart and leaves no process", killed),
+        (
+            "a panic is told apart and its reason is on the console",
+            panics,
+        ),
+        (
+            "a killed kernel is told apart and leaves no process",
+            killed,
+        ),
         ("a stopped machine leaves no process", stopped),
         ("a dropped machine leaves no process", dropped),
-        ("in a sandbox's jail every wall stands and the guest runs", jailed),
-        ("when the sandbox is killed its guest goes with it", sandbox_killed),
-        ("guest root that mounts hostfs finds nothing of the host", hostfs),
+        (
+            "in a sandbox's jail every wall stands and the guest runs",
+            jailed,
+        ),
+        (
+            "when the sandbox is killed its guest goes with it",
+            sandbox_killed,
+        ),
+        (
+            "guest root that mounts hostfs finds nothing of the host",
+            hostfs,
+        ),
     ];
     let mut failed = 0;
     for rig in rigs(&guest) {
         for (name, test) in &tests {
-            let name = format!("{:?} kernel, uid {}: {name}", rig.kernel.kind, nix::unistd::geteuid());
+            let name = format!(
+                "{:?} kernel, uid {}: {name}",
+                rig.kernel.kind,
+                nix::unistd::geteuid()
+            );
             if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
                 continue;
             }
@@ -57,7 +79,10 @@ fn main() -> ExitCode {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&rig)));
             let verdict = if result.is_ok() { "ok" } else { "FAILED" };
             failed += u32::from(result.is_err());
-            println!("test {name} ... {verdict} ({} ms)", started.elapsed().as_millis());
+            println!(
+                "test {name} ... {verdict} ({} ms)",
+                started.elapsed().as_millis()
+            );
         }
     }
     failed += again_as_an_ordinary_user(&words);
@@ -88,7 +113,8 @@ fn rigs(guest: &Guest) -> Vec<Rig> {
     found
         .into_iter()
         .map(|kernel| {
-            let initramfs = build_initramfs(&guest.binary, &kernel, guest.directory.path()).expect("an initramfs");
+            let initramfs = build_initramfs(&guest.binary, &kernel, guest.directory.path())
+                .expect("an initramfs");
             Rig { kernel, initramfs }
         })
         .collect()
@@ -110,7 +136,11 @@ fn build_guest() -> Option<Guest> {
         .stdin(File::open(source).ok()?)
         .spawn()
         .ok()?;
-    compiler.wait().ok()?.success().then_some(Guest { directory, binary })
+    compiler
+        .wait()
+        .ok()?
+        .success()
+        .then_some(Guest { directory, binary })
 }
 
 /// The whole program again as an ordinary user, when it runs as root.
@@ -127,7 +157,11 @@ fn again_as_an_ordinary_user(words: &[String]) -> u32 {
     let copy = directory.path().join("boot");
     fs::copy(std::env::current_exe().expect("a path"), &copy).expect("a copy");
     let mut command = Command::new(&copy);
-    command.args(words).env("HOME", "/nonexistent").uid(65_534).gid(65_534);
+    command
+        .args(words)
+        .env("HOME", "/nonexistent")
+        .uid(65_534)
+        .gid(65_534);
     if let Ok(kernel) = find_kernel(Isolation::UserMode, &KernelSearch::from_environment(None)) {
         let reachable = directory.path().join("linux");
         if kernel.kind == KernelKind::Tuned && fs::copy(&kernel.path, &reachable).is_ok() {
@@ -162,14 +196,19 @@ fn start(rig: &Rig, word: &str) -> Started {
     let root = VmRoot::unjailed(&boot.root(MEMORY), Some(HostIds::default())).expect("a root");
     let (console, write) = nix::unistd::pipe().expect("a pipe");
     let config = config(rig, boot, root, write, word);
-    let machine = platform(Isolation::UserMode).expect("the platform").start(config).expect("a machine");
+    let machine = platform(Isolation::UserMode)
+        .expect("the platform")
+        .start(config)
+        .expect("a machine");
     Started { machine, console }
 }
 
 /// Everything on the console until its last writer is gone.
 fn drain(console: OwnedFd) -> String {
     let mut text = Vec::new();
-    File::from(console).read_to_end(&mut text).expect("the console is a pipe");
+    File::from(console)
+        .read_to_end(&mut text)
+        .expect("the console is a pipe");
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -179,9 +218,17 @@ fn wait_for(console: &OwnedFd, line: &str) -> String {
     let mut buffer = [0; 4096];
     let deadline = Instant::now() + Duration::from_secs(20);
     while !String::from_utf8_lossy(&text).contains(line) {
-        assert!(Instant::now() < deadline, "no '{line}' on the console: {}", String::from_utf8_lossy(&text));
+        assert!(
+            Instant::now() < deadline,
+            "no '{line}' on the console: {}",
+            String::from_utf8_lossy(&text)
+        );
         let count = nix::unistd::read(console.as_fd(), &mut buffer).expect("the console is a pipe");
-        assert!(count > 0, "the console ended before '{line}': {}", String::from_utf8_lossy(&text));
+        assert!(
+            count > 0,
+            "the console ended before '{line}': {}",
+            String::from_utf8_lossy(&text)
+        );
         text.extend_from_slice(&buffer[..count]);
     }
     String::from_utf8_lossy(&text).into_owned()
@@ -191,7 +238,9 @@ fn wait_for(console: &OwnedFd, line: &str) -> String {
 fn kernels() -> Vec<i32> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").expect("proc").filter_map(Result::ok) {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if command.starts_with(b"linux\0mem=") {
             pids.push(pid);
@@ -204,7 +253,10 @@ fn kernels() -> Vec<i32> {
 fn left_over(before: &[i32]) -> Vec<i32> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let left: Vec<i32> = kernels().into_iter().filter(|pid| !before.contains(pid)).collect();
+        let left: Vec<i32> = kernels()
+            .into_iter()
+            .filter(|pid| !before.contains(pid))
+            .collect();
         if left.is_empty() || Instant::now() > deadline {
             return left;
         }
@@ -223,7 +275,11 @@ fn powers_off(rig: &Rig) {
     if rig.kernel.kind == KernelKind::Tuned {
         assert!(!console.contains(": no"), "{console}");
     }
-    assert_eq!(started.machine.wait().expect("it ended"), exit, "a second wait tells the same");
+    assert_eq!(
+        started.machine.wait().expect("it ended"),
+        exit,
+        "a second wait tells the same"
+    );
     assert_eq!(left_over(&before), Vec::<i32>::new());
 }
 
@@ -248,8 +304,15 @@ fn killed(rig: &Rig) {
     let mut started = start(rig, "spin");
     wait_for(&started.console, "TEST child exited");
     let pid = started.machine.pids()[0];
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
-    assert_eq!(started.machine.wait().expect("it ends"), MachineExit::Killed(libc::SIGKILL));
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("it lives");
+    assert_eq!(
+        started.machine.wait().expect("it ends"),
+        MachineExit::Killed(libc::SIGKILL)
+    );
     assert_eq!(left_over(&before), Vec::<i32>::new());
 }
 
@@ -260,8 +323,14 @@ fn stopped(rig: &Rig) {
     started.machine.pause().expect("it lives");
     started.machine.resume().expect("it lives");
     started.machine.stop().expect("it lives");
-    assert_eq!(started.machine.wait().expect("it ends"), MachineExit::Killed(libc::SIGKILL));
-    started.machine.stop().expect("stopping what has ended is fine");
+    assert_eq!(
+        started.machine.wait().expect("it ends"),
+        MachineExit::Killed(libc::SIGKILL)
+    );
+    started
+        .machine
+        .stop()
+        .expect("stopping what has ended is fine");
     assert_eq!(left_over(&before), Vec::<i32>::new());
 }
 
@@ -287,14 +356,19 @@ fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jai
     };
     let jailed = jail
         .spawn(move |mut enclosure| {
-            let Some(root) = enclosure.take_vm_root() else { return 10 };
+            let Some(root) = enclosure.take_vm_root() else {
+                return 10;
+            };
             let mut config = config(rig, boot, root, write, word);
             config.thread_lock = Some(enclosure.thread_lock());
             let started = platform(Isolation::UserMode).and_then(|platform| platform.start(config));
             let mut machine = match started {
                 Ok(machine) => machine,
                 Err(error) => {
-                    eprintln!("in the jail: {error}: {:?}", std::error::Error::source(&error));
+                    eprintln!(
+                        "in the jail: {error}: {:?}",
+                        std::error::Error::source(&error)
+                    );
                     return 11;
                 }
             };
@@ -316,8 +390,12 @@ fn jailed(rig: &Rig) {
     let (jail, console) = in_jail(rig, "features", Some(MachineExit::PoweredOff));
     let report = jail.ready().expect("the jail is complete");
     let console = drain(console);
-    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(jail.pid), None).expect("it ends");
-    assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?} {report}\n{console}");
+    let status =
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(jail.pid), None).expect("it ends");
+    assert!(
+        matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)),
+        "{status:?} {report}\n{console}"
+    );
     assert!(console.contains("TEST child exited with 7"), "{console}");
     if !report.is_whole() && nix::unistd::geteuid().is_root() {
         println!("SKIPPED some walls: {report}");
@@ -330,9 +408,16 @@ fn sandbox_killed(rig: &Rig) {
     let before = kernels();
     let (jail, console) = in_jail(rig, "spin", None);
     wait_for(&console, "TEST child exited");
-    let seen = kernels().into_iter().filter(|pid| !before.contains(pid)).count();
+    let seen = kernels()
+        .into_iter()
+        .filter(|pid| !before.contains(pid))
+        .count();
     assert!(seen > 0, "the guest kernel was never seen");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(jail.pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(jail.pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("it lives");
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(jail.pid), None).expect("it ends");
     assert_eq!(left_over(&before), Vec::<i32>::new());
 }
@@ -343,6 +428,9 @@ fn hostfs(rig: &Rig) {
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(jail.pid), None).expect("it ends");
     match rig.kernel.kind {
         KernelKind::Tuned => assert!(console.contains("TEST hostfs: not there"), "{console}"),
-        KernelKind::Distribution => assert!(console.contains("TEST hostfs: 0 of the host's files"), "{console}"),
+        KernelKind::Distribution => assert!(
+            console.contains("TEST hostfs: 0 of the host's files"),
+            "{console}"
+        ),
     }
 }

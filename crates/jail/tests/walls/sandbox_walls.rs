@@ -1,0 +1,468 @@
+//! The sandbox's jail.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use bulkhead_jail::{
+    Content, Enclosure, HostIds, IdRange, JailError, JailReport, Missing, RootFile, SandboxJail,
+    Thread, VmRootSpec, Wall, probe,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Test, exit_code, forbid_namespaces, in_a_copy};
+
+const SIGSYS: i32 = 128 + libc::SIGSYS;
+const SIGKILL: i32 = 128 + libc::SIGKILL;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("every wall stands here, and the probe says so", probe_tells),
+    ("a jailed process sees an empty root", empty_root),
+    (
+        "a jailed process is alone and the first of its namespace",
+        alone,
+    ),
+    ("a jailed process has no network", no_network),
+    (
+        "a jailed process keeps no descriptor but those it was given",
+        descriptors,
+    ),
+    ("a jailed process runs under an unprivileged host uid", uid),
+    (
+        "the kernel's root holds its files, read-only, and is bounded",
+        vm_root,
+    ),
+    ("a forbidden system call kills a locked process", forbidden),
+    (
+        "a locked control thread can run an async runtime and its threads",
+        control_works,
+    ),
+    (
+        "a locked device thread can do a device's work and no more",
+        device_thread,
+    ),
+    (
+        "a locked stream thread can move bytes and no more",
+        stream_thread,
+    ),
+    ("a locked process has no capability left", no_capabilities),
+    ("a jailed process dies with its parent", dies_with_parent),
+    ("a process with threads is refused", threads_refused),
+    (
+        "where namespaces are forbidden the rest stands and the report says why",
+        forbidden_namespaces,
+    ),
+];
+
+fn ids() -> HostIds {
+    HostIds::stable(IdRange::default(), "walls")
+}
+
+/// Runs `body` in a jail; the jail's report and its exit code.
+fn jailed(jail: &SandboxJail, body: impl FnOnce(Enclosure) -> i32) -> (JailReport, i32) {
+    let jailed = jail.spawn(body).expect("a jail");
+    let report = jailed.ready().expect("the jail is complete");
+    (report, exit_code(Pid::from_raw(jailed.pid)))
+}
+
+fn plain() -> SandboxJail {
+    SandboxJail {
+        host_ids: Some(ids()),
+        ..SandboxJail::default()
+    }
+}
+
+fn probe_tells() {
+    let report = probe();
+    for Missing { wall, reason } in &report.missing {
+        println!("SKIPPED what needs a {wall}: {reason}");
+    }
+    assert_eq!(
+        report.standing.len() + report.missing.len(),
+        Wall::ALL.len()
+    );
+    assert!(report.stands(Wall::Seccomp), "{report}");
+    let root = nix::unistd::geteuid().is_root();
+    assert_eq!(report.stands(Wall::DedicatedUid), root, "{report}");
+}
+
+fn empty_root() {
+    let (report, code) = jailed(&plain(), |_| {
+        let entries = fs::read_dir("/").map(Iterator::count).unwrap_or(99);
+        let climbed =
+            Path::new("/../../../etc/passwd").exists() || Path::new("../../etc/passwd").exists();
+        let proc = Path::new("/proc/self").exists();
+        i32::from(entries != 0) | i32::from(climbed) << 1 | i32::from(proc) << 2
+    });
+    if !report.stands(Wall::EmptyRoot) {
+        println!("SKIPPED an empty root: {report}");
+        return;
+    }
+    assert_eq!(code, 0);
+}
+
+fn alone() {
+    let outside = i32::try_from(std::process::id()).expect("a pid");
+    let (report, code) = jailed(&plain(), move |_| {
+        let first = std::process::id() == 1;
+        let reached = (2..outside + 100).any(|pid| kill(Pid::from_raw(pid), None).is_ok());
+        i32::from(!first) | i32::from(reached) << 1
+    });
+    if !report.stands(Wall::PidNamespace) {
+        println!("SKIPPED a process namespace: {report}");
+        return;
+    }
+    assert_eq!(code, 0);
+}
+
+fn no_network() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let (report, code) = jailed(&plain(), move |_| {
+        i32::from(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+    });
+    if report.stands(Wall::NetNamespace) {
+        assert_eq!(code, 0);
+    } else {
+        println!("SKIPPED a network namespace: {report}");
+    }
+}
+
+fn descriptors() {
+    let secret = File::open("/etc/passwd").expect("a file");
+    let (kept, _other) = UnixStream::pair().expect("a pair");
+    let (secret_fd, kept_fd) = (secret.as_raw_fd(), kept.as_raw_fd());
+    let jail = SandboxJail {
+        keep: vec![kept_fd],
+        ..plain()
+    };
+    let (_, code) = jailed(&jail, move |_| {
+        // SAFETY: asks about numbers only.
+        let open = |fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+        i32::from(open(secret_fd)) | i32::from(!open(kept_fd)) << 1
+    });
+    assert_eq!(code, 0);
+}
+
+fn uid() {
+    let (ready, mut told) = UnixStream::pair().expect("a pair");
+    let jail = SandboxJail {
+        keep: vec![ready.as_raw_fd()],
+        ..plain()
+    };
+    let jailed = jail
+        .spawn(move |_| {
+            let _keep = &ready;
+            std::thread::sleep(Duration::from_secs(30));
+            0
+        })
+        .expect("a jail");
+    let report = jailed.ready().expect("the jail is complete");
+    let status = fs::read_to_string(format!("/proc/{}/status", jailed.pid)).expect("its status");
+    let uid: u32 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|word| word.parse().ok())
+        .expect("a uid");
+    kill(Pid::from_raw(jailed.pid), Signal::SIGKILL).expect("it lives");
+    assert_eq!(exit_code(Pid::from_raw(jailed.pid)), SIGKILL);
+    let _ = told.set_read_timeout(Some(Duration::from_millis(10)));
+    let _ = told.read(&mut [0]);
+    let expected = match nix::unistd::geteuid() {
+        root if root.is_root() => ids().uid,
+        user => user.as_raw(),
+    };
+    assert_eq!(uid, expected, "{report}");
+}
+
+fn vm_root() {
+    let file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile()
+        .expect("a file");
+    fs::write(file.path(), b"initramfs").expect("a file");
+    let source: OwnedFd = File::open(file.path()).expect("a file").into();
+    let keep = vec![source.as_raw_fd()];
+    let jail = SandboxJail {
+        keep,
+        vm_root: Some(VmRootSpec {
+            bytes: 1 << 20,
+            files: vec![
+                RootFile {
+                    name: "initramfs".to_owned(),
+                    content: Content::File(std::sync::Arc::new(source)),
+                    executable: false,
+                },
+                RootFile {
+                    name: "proc/cpuinfo".to_owned(),
+                    content: Content::Bytes(b"flags".to_vec()),
+                    executable: false,
+                },
+            ],
+        }),
+        ..plain()
+    };
+    let (report, code) = jailed(&jail, |mut enclosure| {
+        let Some(root) = enclosure.take_vm_root() else {
+            return 1;
+        };
+        if fs::read(root.path().join("initramfs")).unwrap_or_default() != b"initramfs" {
+            return 2;
+        }
+        if fs::read(root.path().join("proc/cpuinfo")).unwrap_or_default() != b"flags" {
+            return 3;
+        }
+        if root.is_enclosed() {
+            if fs::write(root.path().join("initramfs"), b"changed").is_ok() {
+                return 4;
+            }
+            if fs::write(root.path().join("big"), vec![1; 2 << 20]).is_ok() {
+                return 5;
+            }
+        }
+        0
+    });
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(fs::read(file.path()).expect("the file"), b"initramfs");
+}
+
+fn forbidden() {
+    let attempts: [(&str, fn()); 4] = [
+        ("open", || drop(File::open("/etc/passwd"))),
+        ("socket", || drop(TcpStream::connect("127.0.0.1:1"))),
+        ("execute", || {
+            drop(std::process::Command::new("/bin/true").status())
+        }),
+        ("unshare", || {
+            let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+        }),
+    ];
+    for (what, attempt) in attempts {
+        let (_, code) = jailed(&plain(), move |enclosure| {
+            if enclosure.lock().is_err() {
+                return 2;
+            }
+            attempt();
+            0
+        });
+        assert_eq!(code, SIGSYS, "{what}");
+    }
+}
+
+fn control_works() {
+    let (_, code) = jailed(&plain(), |enclosure| {
+        if enclosure.lock().is_err() {
+            return 2;
+        }
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        else {
+            return 3;
+        };
+        let echoed = runtime.block_on(async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let (mut one, mut other) = tokio::net::UnixStream::pair().ok()?;
+            let echo = tokio::spawn(async move {
+                let mut buffer = [0; 4];
+                other.read_exact(&mut buffer).await.ok()?;
+                other.write_all(&buffer).await.ok()
+            });
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            one.write_all(b"ping").await.ok()?;
+            let mut buffer = [0; 4];
+            one.read_exact(&mut buffer).await.ok()?;
+            echo.await.ok()??;
+            let blocking = tokio::task::spawn_blocking(|| 5).await.ok()?;
+            (buffer == *b"ping" && blocking == 5).then_some(())
+        });
+        let thread = std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(|| vec![0_u8; 1 << 22].len());
+        let joined = thread.ok().and_then(|thread| thread.join().ok());
+        if echoed.is_some() && joined == Some(1 << 22) {
+            0
+        } else {
+            4
+        }
+    });
+    assert_eq!(code, 0);
+}
+
+fn in_locked_thread(kind: Thread, body: impl FnOnce() -> i32 + Send + 'static) -> i32 {
+    let (_, code) = jailed(&plain(), move |enclosure| {
+        let lock = enclosure.thread_lock();
+        let thread = std::thread::spawn(move || match lock.lock(kind) {
+            Ok(()) => body(),
+            Err(_) => 90,
+        });
+        thread.join().unwrap_or(91)
+    });
+    code
+}
+
+fn device_thread() {
+    let work = || {
+        let Ok((one, other)) = UnixStream::pair() else {
+            return 1;
+        };
+        let _ = one.set_nonblocking(true);
+        let Ok(epoll) =
+            nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)
+        else {
+            return 2;
+        };
+        let event = nix::sys::epoll::EpollEvent::new(nix::sys::epoll::EpollFlags::EPOLLIN, 7);
+        if epoll.add(&other, event).is_err() || nix::unistd::write(&one, b"x").is_err() {
+            return 3;
+        }
+        let mut events = [nix::sys::epoll::EpollEvent::empty()];
+        i32::from(epoll.wait(&mut events, 1000_u16) != Ok(1))
+    };
+    assert_eq!(in_locked_thread(Thread::Device, work), 0);
+    assert_eq!(
+        in_locked_thread(Thread::Device, || i32::from(File::open("/").is_ok())),
+        SIGSYS
+    );
+    assert_eq!(
+        in_locked_thread(Thread::Device, || i32::from(
+            std::thread::Builder::new().spawn(|| ()).is_ok()
+        )),
+        SIGSYS
+    );
+}
+
+fn stream_thread() {
+    let work = || {
+        let Ok((read, write)) = nix::unistd::pipe() else {
+            return 1;
+        };
+        let Ok((read_2, write_2)) = nix::unistd::pipe() else {
+            return 1;
+        };
+        if nix::unistd::write(&write, b"abc").is_err() {
+            return 2;
+        }
+        let moved = nix::fcntl::splice(
+            &read,
+            None,
+            &write_2,
+            None,
+            3,
+            nix::fcntl::SpliceFFlags::empty(),
+        );
+        let mut buffer = [0; 3];
+        i32::from(
+            moved != Ok(3) || nix::unistd::read(&read_2, &mut buffer) != Ok(3) || buffer != *b"abc",
+        )
+    };
+    assert_eq!(in_locked_thread(Thread::Stream, work), 0);
+    let pair = || i32::from(UnixStream::pair().is_ok());
+    assert_eq!(
+        in_locked_thread(Thread::Stream, pair),
+        SIGSYS,
+        "a stream makes no sockets"
+    );
+}
+
+fn no_capabilities() {
+    // Read by the parent: the locked process can open nothing.
+    let (tell, told) = UnixStream::pair().expect("a pair");
+    let jail = SandboxJail {
+        keep: vec![tell.as_raw_fd()],
+        ..plain()
+    };
+    let jailed = jail
+        .spawn(move |enclosure| {
+            let locked = enclosure.lock().is_ok();
+            let _ = nix::unistd::write(&tell, &[u8::from(locked)]);
+            std::thread::sleep(Duration::from_secs(30));
+            0
+        })
+        .expect("a jail");
+    let mut locked = [0];
+    nix::unistd::read(&told, &mut locked).expect("it tells");
+    let status = fs::read_to_string(format!("/proc/{}/status", jailed.pid)).expect("its status");
+    kill(Pid::from_raw(jailed.pid), Signal::SIGKILL).expect("it lives");
+    exit_code(Pid::from_raw(jailed.pid));
+    assert_eq!(locked, [1]);
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        let value = status
+            .lines()
+            .find_map(|line| line.strip_prefix(set))
+            .expect("the set")
+            .trim();
+        assert_eq!(value, "0000000000000000", "{set}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+}
+
+fn dies_with_parent() {
+    let (held, watch) = UnixStream::pair().expect("a pair");
+    let code = in_a_copy(|| {
+        let jail = SandboxJail {
+            keep: vec![held.as_raw_fd()],
+            ..plain()
+        };
+        let jailed = jail.spawn(|_| {
+            std::thread::sleep(Duration::from_secs(60));
+            0
+        });
+        // Ends at once, without a word to the jail.
+        i32::from(jailed.and_then(|jailed| jailed.ready()).is_err())
+    });
+    assert_eq!(code, 0);
+    drop(held);
+    watch
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let mut watch = watch;
+    // The jailed process held the other end: end of file means that it is gone.
+    assert_eq!(watch.read(&mut [0]).expect("it died within the time"), 0);
+}
+
+fn threads_refused() {
+    let (stop, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || wait.recv().is_ok());
+    let error = plain().spawn(|_| 0).expect_err("there are two threads");
+    assert!(matches!(error, JailError::Threads(2)), "{error:?}");
+    drop(stop);
+    thread.join().expect("it ends");
+}
+
+fn forbidden_namespaces() {
+    let code = in_a_copy(|| {
+        forbid_namespaces();
+        let (report, code) = jailed(&plain(), |enclosure| {
+            if enclosure.lock().is_err() {
+                return 2;
+            }
+            drop(File::open("/etc/passwd"));
+            0
+        });
+        assert_eq!(code, SIGSYS, "{report}");
+        for wall in [
+            Wall::UserNamespace,
+            Wall::EmptyRoot,
+            Wall::PidNamespace,
+            Wall::NetNamespace,
+        ] {
+            let missing = report.missing.iter().find(|missing| missing.wall == wall);
+            let reason = &missing.expect("it is named").reason;
+            assert!(reason.contains("the host refuses it"), "{reason}");
+        }
+        assert!(
+            report.stands(Wall::Landlock) && report.stands(Wall::Seccomp),
+            "{report}"
+        );
+        0
+    });
+    assert_eq!(code, 0);
+}
