@@ -16,7 +16,10 @@ pub struct Request {
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn is_blob(&self, bytes: &[u8]) -> bool {
@@ -41,7 +44,11 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, body: body.into(), ..Self::default() }
+        Self {
+            status,
+            body: body.into(),
+            ..Self::default()
+        }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -81,7 +88,11 @@ impl Faulty {
                 if shared.1.load(Ordering::Relaxed) {
                     break;
                 }
-                let (log, fault, image) = (Arc::clone(&shared.0), Arc::clone(&fault), Arc::clone(&image));
+                let (log, fault, image) = (
+                    Arc::clone(&shared.0),
+                    Arc::clone(&fault),
+                    Arc::clone(&image),
+                );
                 // A client that goes away is part of the tests.
                 std::thread::spawn(move || drop(answer(stream, &log, &*fault, &image)));
             }
@@ -98,7 +109,10 @@ impl Faulty {
     }
 
     pub fn blob_requests(&self, bytes: &[u8]) -> Vec<Request> {
-        self.requests().into_iter().filter(|request| request.is_blob(bytes)).collect()
+        self.requests()
+            .into_iter()
+            .filter(|request| request.is_blob(bytes))
+            .collect()
     }
 }
 
@@ -109,12 +123,20 @@ impl Drop for Faulty {
     }
 }
 
-fn answer(stream: TcpStream, log: &Mutex<Vec<Request>>, fault: &Fault, image: &Fixture) -> std::io::Result<()> {
+fn answer(
+    stream: TcpStream,
+    log: &Mutex<Vec<Request>>,
+    fault: &Fault,
+    image: &Fixture,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -125,13 +147,23 @@ fn answer(stream: TcpStream, log: &Mutex<Vec<Request>>, fault: &Fault, image: &F
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
-    let request = Request { method, path, headers };
-    if let Some(length) = request.header("content-length").and_then(|text| text.parse().ok()) {
+    let request = Request {
+        method,
+        path,
+        headers,
+    };
+    if let Some(length) = request
+        .header("content-length")
+        .and_then(|text| text.parse().ok())
+    {
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
     }
     let before = {
         let mut log = log.lock().unwrap();
-        let before = log.iter().filter(|old| old.path == request.path && old.method == request.method).count();
+        let before = log
+            .iter()
+            .filter(|old| old.path == request.path && old.method == request.method)
+            .count();
         log.push(request.clone());
         before
     };
@@ -143,19 +175,32 @@ fn answer(stream: TcpStream, log: &Mutex<Vec<Request>>, fault: &Fault, image: &F
 pub fn honest(request: &Request, image: &Fixture) -> Reply {
     let last = request.path.rsplit('/').next().unwrap_or_default();
     if request.is_manifest() {
-        let bytes = if last.starts_with("sha256:") { image.blob(last) } else { Some(&image.manifest[..]) };
+        let bytes = if last.starts_with("sha256:") {
+            image.blob(last)
+        } else {
+            Some(&image.manifest[..])
+        };
         return match bytes {
             Some(bytes) => Reply::new(200, bytes)
                 .header("content-type", OCI_MANIFEST)
                 .header("docker-content-digest", &digest(bytes).to_string()),
-            None => Reply::new(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
+            None => Reply::new(
+                404,
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#,
+            ),
         };
     }
-    let Some(bytes) = image.blob(last) else { return Reply::new(404, "") };
-    let range = request.header("range").and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let Some(bytes) = image.blob(last) else {
+        return Reply::new(404, "");
+    };
+    let range = request
+        .header("range")
+        .and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match range {
-        Some(from) if from < bytes.len() => Reply::new(206, &bytes[from..])
-            .header("content-range", &format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
+        Some(from) if from < bytes.len() => Reply::new(206, &bytes[from..]).header(
+            "content-range",
+            &format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
+        ),
         Some(_) => Reply::new(416, ""),
         None => Reply::new(200, bytes),
     }
@@ -163,13 +208,19 @@ pub fn honest(request: &Request, image: &Fixture) -> Reply {
 
 fn write_reply(mut stream: TcpStream, reply: &Reply, head: bool) -> std::io::Result<()> {
     let length = reply.claimed_length.unwrap_or(reply.body.len());
-    let mut text = format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {length}\r\n", reply.status);
+    let mut text = format!(
+        "HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {length}\r\n",
+        reply.status
+    );
     for (name, value) in &reply.headers {
         text += &format!("{name}: {value}\r\n");
     }
     stream.write_all(format!("{text}\r\n").as_bytes())?;
     if !head {
-        let end = reply.cut_after.unwrap_or(reply.body.len()).min(reply.body.len());
+        let end = reply
+            .cut_after
+            .unwrap_or(reply.body.len())
+            .min(reply.body.len());
         stream.write_all(&reply.body[..end])?;
     }
     stream.flush()

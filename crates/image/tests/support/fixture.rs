@@ -79,7 +79,12 @@ impl Fixture {
         Self::assemble(layers, &diff_ids, &types, architecture)
     }
 
-    pub fn assemble(layers: Vec<Vec<u8>>, diff_ids: &[String], types: &[String], architecture: &str) -> Self {
+    pub fn assemble(
+        layers: Vec<Vec<u8>>,
+        diff_ids: &[String],
+        types: &[String],
+        architecture: &str,
+    ) -> Self {
         let config = serde_json::to_vec(&serde_json::json!({
             "created": "2024-01-02T03:04:05Z",
             "architecture": architecture,
@@ -107,16 +112,42 @@ impl Fixture {
             "layers": descriptors,
         }))
         .unwrap();
-        Self { manifest, config, layers }
+        Self {
+            manifest,
+            config,
+            layers,
+        }
     }
 
     /// Three layers: a small one, one that takes several packets, one that hides a file.
     pub fn sample(seed: u64) -> Self {
         Self::new(&[
-            tar(&[("hello", b"hi\n"), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n")]),
+            tar(&[
+                ("hello", b"hi\n"),
+                ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"),
+            ]),
             tar(&[("big", &noise(600_000, seed))]),
-            tar(&[("etc/.wh.passwd", b""), ("seed", seed.to_string().as_bytes())]),
+            tar(&[
+                ("etc/.wh.passwd", b""),
+                ("seed", seed.to_string().as_bytes()),
+            ]),
         ])
+    }
+
+    /// Two layers with gzip, which every format knows.
+    pub fn gzipped(seed: u64) -> Self {
+        let tars = [
+            tar(&[("hello", b"hi\n")]),
+            tar(&[("big", &noise(2 << 20, seed))]),
+        ];
+        let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar).to_string()).collect();
+        let kind = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
+        Self::assemble(
+            tars.iter().map(|tar| gzip(tar)).collect(),
+            &diff_ids,
+            &[kind.clone(), kind],
+            "amd64",
+        )
     }
 
     pub fn id(&self) -> Digest {
@@ -126,7 +157,8 @@ impl Fixture {
     /// Content by digest.
     pub fn blob(&self, wanted: &str) -> Option<&[u8]> {
         let all = self.layers.iter().chain([&self.config, &self.manifest]);
-        all.map(Vec::as_slice).find(|bytes| digest(bytes).to_string() == wanted)
+        all.map(Vec::as_slice)
+            .find(|bytes| digest(bytes).to_string() == wanted)
     }
 
     /// An OCI layout in a directory, as skopeo would make it.

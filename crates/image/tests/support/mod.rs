@@ -35,7 +35,9 @@ impl Scratch {
     }
 
     pub fn count(&self, dir: &str) -> usize {
-        std::fs::read_dir(self.store.root().join(dir)).expect("a directory of the store").count()
+        std::fs::read_dir(self.store.root().join(dir))
+            .expect("a directory of the store")
+            .count()
     }
 }
 

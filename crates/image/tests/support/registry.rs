@@ -36,7 +36,11 @@ impl Registry {
 
     fn try_start(password: bool) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let host = format!("127.0.0.1:{port}");
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: {host}}}\n",
@@ -44,7 +48,10 @@ impl Registry {
         );
         if password {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-            config += &format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", dir.path().display());
+            config += &format!(
+                "auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n",
+                dir.path().display()
+            );
         }
         let file = dir.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
@@ -57,14 +64,20 @@ impl Registry {
         let mut child = match spawned {
             Ok(child) => child,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                panic!("docker-registry IS MISSING: this test needs it (apt-get install docker-registry)")
+                panic!(
+                    "docker-registry IS MISSING: this test needs it (apt-get install docker-registry)"
+                )
             }
             Err(e) => panic!("cannot run docker-registry: {e}"),
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             if TcpStream::connect(&host).is_ok() {
-                return Some(Self { child, host, _dir: dir });
+                return Some(Self {
+                    child,
+                    host,
+                    _dir: dir,
+                });
             }
             if child.try_wait().unwrap().is_some() {
                 return None;
