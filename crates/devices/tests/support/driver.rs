@@ -96,13 +96,16 @@ impl Driver {
         head
     }
 
+    /// Whether there is a used chain to take.
+    pub fn has_used(&self) -> bool {
+        let address = GuestAddress(self.used + 2);
+        let index: u16 = self.memory.load(address, Ordering::Acquire).unwrap();
+        index != self.used_index
+    }
+
     /// The next used chain: head and length.
     pub fn take_used(&mut self) -> Option<(u16, u32)> {
-        let index: u16 = self
-            .memory
-            .load(GuestAddress(self.used + 2), Ordering::Acquire)
-            .unwrap();
-        if index == self.used_index {
+        if !self.has_used() {
             return None;
         }
         let slot = u64::from(self.used_index % self.size);
@@ -117,6 +120,12 @@ impl Driver {
     pub fn set_used_event(&self, index: u16) {
         let address = self.available + 4 + 2 * u64::from(self.size);
         self.memory.write_obj(index, GuestAddress(address)).unwrap();
+    }
+
+    /// Ask to be notified of the next used buffer.
+    pub fn listen(&self) {
+        self.set_used_event(self.used_index);
+        std::sync::atomic::fence(Ordering::SeqCst);
     }
 
     /// Suppress notifications the old way.

@@ -14,6 +14,9 @@ use super::message::{HEADER_LENGTH, Header, MAX_PAYLOAD, MessageError, Reply, Re
 
 /// Descriptors accepted with one message: one per region of a memory table.
 pub(super) const MAX_DESCRIPTORS: usize = 8;
+/// Descriptors the kernel lets a sender put into one message (`SCM_MAX_FD`). There is room for all
+/// of them: of those that find none, the ones before the cut would stay open unseen.
+const SENDABLE_DESCRIPTORS: usize = 253;
 
 /// A request as it came off the socket.
 #[derive(Debug)]
@@ -131,7 +134,7 @@ impl Channel {
     fn read(&mut self, end: usize) -> io::Result<usize> {
         let room = self.buffer.get_mut(self.filled..end).unwrap_or_default();
         let mut parts = [IoSliceMut::new(room)];
-        let mut control = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
+        let mut control = nix::cmsg_space!([std::os::fd::RawFd; SENDABLE_DESCRIPTORS]);
         let message = recvmsg::<()>(
             self.stream.as_raw_fd(),
             &mut parts,
@@ -139,7 +142,6 @@ impl Channel {
             MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT,
         )?;
         let count = message.bytes;
-        let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
         for part in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = part {
                 for descriptor in raw {
@@ -149,10 +151,6 @@ impl Channel {
                         .push(unsafe { OwnedFd::from_raw_fd(descriptor) });
                 }
             }
-        }
-        if truncated {
-            // The kernel has closed those that found no room.
-            return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(count)
     }

@@ -22,6 +22,10 @@ const FRONT_END: u64 = TRANSPORT_TOKENS | 2;
 /// Events taken in one wake-up.
 const EVENTS: usize = 32;
 
+/// Messages handled in one wake-up: a front end that never stops talking must not keep the thread
+/// from hearing that it should stop.
+const MESSAGES: usize = 64;
+
 /// Enough for the deepest path with room to spare; every idle thread costs what it touches.
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -219,7 +223,7 @@ impl Server {
         let Some(channel) = &mut self.channel else {
             return Ok(Session::Open);
         };
-        loop {
+        for _ in 0..MESSAGES {
             let incoming = match channel.receive().map_err(TransportError::Channel)? {
                 Received::Nothing => return Ok(Session::Open),
                 Received::Closed => return Ok(Session::Closed),
@@ -241,5 +245,6 @@ impl Server {
             }
             outcome.map_err(TransportError::Session)?;
         }
+        Ok(Session::Open)
     }
 }

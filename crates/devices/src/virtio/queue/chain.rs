@@ -43,12 +43,10 @@ impl Chain {
         self.readable.clear();
         self.writable.clear();
         let mut complete = false;
-        let mut count = 0_u16;
-        for descriptor in descriptors {
-            if count == limit {
+        for (count, descriptor) in descriptors.enumerate() {
+            if count == usize::from(limit) {
                 return Err(QueueError::LongChain { head, limit });
             }
-            count += 1;
             complete = !descriptor.has_next();
             let list = if descriptor.is_write_only() {
                 &mut self.writable

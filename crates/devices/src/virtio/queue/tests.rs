@@ -116,7 +116,8 @@ fn bad_indirect_tables_are_errors() {
     let ragged = |_: &Driver| (TABLE, 17);
     let outside = |_: &Driver| (0x20_0000, 16);
     let empty = |_: &Driver| (TABLE, 0);
-    let cases: [&dyn Fn(&Driver) -> (u64, u32); 4] = [&nested, &ragged, &outside, &empty];
+    type Case<'a> = &'a dyn Fn(&Driver) -> (u64, u32);
+    let cases: [Case<'_>; 4] = [&nested, &ragged, &outside, &empty];
     for case in cases {
         let (mut driver, mut queue, mut chain) = setup();
         let table = case(&driver);

@@ -1,0 +1,4 @@
+//! A guest kernel played by the test.
+
+pub mod driver;
+pub mod front_end;
