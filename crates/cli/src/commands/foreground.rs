@@ -130,12 +130,7 @@ impl Attached<'_> {
     pub fn start(&self) -> Result<End, CliError> {
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
-        let attach = Some((
-            stdio,
-            AttachOptions {
-                detach_keys: self.detach_keys.clone(),
-            },
-        ));
+        let attach = Some((stdio, self.options()));
         let terminal_size = terminal::size().filter(|_| ready.raw);
         let launched = match self.engine.start(
             self.container,
@@ -161,9 +156,7 @@ impl Attached<'_> {
     pub fn attach(&self) -> Result<End, CliError> {
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
-        let options = AttachOptions {
-            detach_keys: self.detach_keys.clone(),
-        };
+        let options = self.options();
         let attachment = self.engine.attach(self.container, stdio, options)?;
         let redraw = ready.raw;
         let mode = ready.connect(Arc::new(MainProcess(self.client()?)), redraw)?;
@@ -177,6 +170,17 @@ impl Attached<'_> {
             }
             AttachEnd::Detached => Ok(End::default()),
             AttachEnd::Lost => self.lost(),
+        }
+    }
+
+    /// Keys are keys on a terminal only: elsewhere the same bytes are data.
+    fn options(&self) -> AttachOptions {
+        AttachOptions {
+            detach_keys: if self.tty {
+                self.detach_keys.clone()
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -224,8 +228,10 @@ pub fn exec(
     };
     let mut ready = Prepared::new(wanted, options.tty, true)?;
     let stdio = std::mem::take(&mut ready.streams.stdio);
-    let process =
-        Arc::new(engine.exec(container, options, stdio, AttachOptions { detach_keys })?);
+    let keys = AttachOptions {
+        detach_keys: if options.tty { detach_keys } else { Vec::new() },
+    };
+    let process = Arc::new(engine.exec(container, options, stdio, keys)?);
     let mode = ready.connect(process.clone(), false)?;
     let end = process.wait();
     drop(mode);

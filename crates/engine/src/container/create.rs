@@ -99,7 +99,8 @@ impl Engine {
             process: merged.process,
             auto_remove: options.auto_remove,
             open_stdin: options.interactive,
-            stdin_once: merged.config.attach_stdin,
+            // A terminal outlives whoever types at it: the next client goes on where the last left off.
+            stdin_once: merged.config.attach_stdin && !merged.config.tty,
             log: LogSpec::Files {
                 max_file_size: ByteSize(self.settings.log.max_size.0 / 2),
             },

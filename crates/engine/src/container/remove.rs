@@ -30,7 +30,14 @@ impl Engine {
         if options.force {
             kill(&id, &dir)?;
         }
-        let held = lock_container(&id, &dir)?;
+        let held = match lock_container(&id, &dir) {
+            // Killed a moment ago by us, and removed by its own monitor (`--rm`): that is what was asked.
+            Err(ContainerError::NotFound(_)) if options.force => {
+                self.names.sweep(|owner| self.root.has(owner))?;
+                return Ok(id);
+            }
+            other => other?,
+        };
         if runs(&id, &dir)? {
             let name = Record::read(&dir).ok().flatten().map(|record| record.name);
             return Err(match name {
