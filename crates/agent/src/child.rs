@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, stat, umask};
-use nix::unistd::{Gid, Uid, chdir, getpid, pivot_root, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{chdir, getpid, pivot_root, setsid};
 
 use crate::limits::Limit;
 use crate::program::NoProgram;
@@ -41,7 +41,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) limits: &'a [Limit],
     pub(crate) capabilities_to_drop: &'a [u8],
     pub(crate) directory: &'a CStr,
-    pub(crate) groups: &'a [Gid],
+    pub(crate) groups: &'a [u32],
     pub(crate) gid: u32,
     pub(crate) uid: u32,
     pub(crate) no_new_privileges: bool,
@@ -161,14 +161,12 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Failure> {
         }
     }
     at(Stage::Directory, enter_directory(plan.directory))?;
-    at(Stage::Groups, setgroups(plan.groups))?;
+    at(Stage::Groups, syscalls::set_groups(plan.groups))?;
     if plan.gid != 0 {
-        let gid = Gid::from_raw(plan.gid);
-        at(Stage::Groups, setresgid(gid, gid, gid))?;
+        at(Stage::Groups, syscalls::set_group(plan.gid))?;
     }
     if plan.uid != 0 {
-        let uid = Uid::from_raw(plan.uid);
-        at(Stage::User, setresuid(uid, uid, uid))?;
+        at(Stage::User, syscalls::set_user(plan.uid))?;
     }
     if plan.no_new_privileges {
         at(Stage::NoNewPrivileges, syscalls::set_no_new_privileges())?;

@@ -75,8 +75,6 @@ pub(crate) enum CreateError {
 #[derive(Debug)]
 pub(crate) struct Container {
     root: Root,
-    /// For reading the container's own files.
-    pub(crate) inside: Inside,
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) read_only: bool,
     /// The main process runs under the agent's init.
@@ -128,13 +126,6 @@ impl Container {
             hostname: &request.hostname,
         };
         let root = Root::mount(&run, &sources)?;
-        let open_failed = |path: &Path, source| CreateError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let inside =
-            Inside::open(&root.path()).map_err(|source| open_failed(&root.path(), source))?;
-
         let pts = run.join("pts");
         rootfs::create(&pts)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -158,6 +149,16 @@ impl Container {
             .map_err(|_| CreateError::Target("/dev/shm".to_owned()))?;
         let mut mounts = Vec::new();
         let mut volumes = Vec::new();
+        if layout.owns_machine && !request.volumes.is_empty() {
+            // Filling a volume reads the image through /proc/self/fd.
+            rootfs::attach(
+                Path::new("proc"),
+                Path::new("/proc"),
+                "proc",
+                MsFlags::empty(),
+                "",
+            )?;
+        }
         for (index, wanted) in request.volumes.iter().enumerate() {
             check_target(&wanted.target)?;
             let place = run.join(format!("volume{index}"));
@@ -171,7 +172,12 @@ impl Container {
                 "discard,noinit_itable",
             )?;
             volumes.push(place.clone());
-            let data = volume::fill_once(&place, &inside, &wanted.target)?;
+            let data = {
+                let path = root.path();
+                let inside =
+                    Inside::open(&path).map_err(|source| CreateError::Open { path, source })?;
+                volume::fill_once(&place, &inside, &wanted.target)?
+            };
             let steps = view::volume(detach(&data)?, &wanted.target, wanted.read_only)
                 .map_err(|_| CreateError::Target(wanted.target.clone()))?;
             mounts.push((wanted.target.as_str(), steps));
@@ -192,7 +198,6 @@ impl Container {
 
         Ok(Self {
             root,
-            inside,
             cgroup,
             read_only: wanted.read_only,
             init: request.init,
@@ -206,6 +211,11 @@ impl Container {
     /// Where the root is mounted in the agent's view.
     pub(crate) fn root(&self) -> PathBuf {
         self.root.path()
+    }
+
+    /// For reading the container's own files. Not kept: an open directory would keep the root busy.
+    pub(crate) fn inside(&self) -> std::io::Result<Inside> {
+        Inside::open(&self.root.path())
     }
 
     /// The multiplexer of the container's own terminals.

@@ -1,6 +1,6 @@
 //! Finds virtio disks by the serial numbers that the host gave them.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -48,8 +48,8 @@ impl Disks {
         for (index, letter) in LETTERS.chars().enumerate() {
             let name = format!("vd{letter}");
             if known.len() <= index {
-                match std::fs::read_to_string(self.sys.join(&name).join("serial")) {
-                    Ok(text) => known.push(text.trim_end().to_owned()),
+                match read_serial(&self.sys.join(&name).join("serial")) {
+                    Ok(text) => known.push(text),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     Err(source) => return Err(DiskError::Serial { name, source }),
                 }
@@ -60,6 +60,14 @@ impl Disks {
         }
         Err(DiskError::Absent(serial.to_owned()))
     }
+}
+
+/// A serial number has at most 20 bytes (virtio, "Block Device", VIRTIO_BLK_T_GET_ID).
+fn read_serial(path: &Path) -> io::Result<String> {
+    let mut buffer = [0; 32];
+    let length = std::fs::File::open(path)?.read(&mut buffer)?;
+    let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or(&[]));
+    Ok(text.trim_end().to_owned())
 }
 
 #[cfg(test)]

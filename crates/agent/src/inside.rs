@@ -32,22 +32,31 @@ impl Inside {
     pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
         // O_NONBLOCK: a FIFO in its place must not stop the agent.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = match self.resolve(path, flags) {
+        let mut file = match self.resolve(path, flags) {
             Ok(file) => std::fs::File::from(file),
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Vec::new()),
             Err(errno) => return Err(errno.into()),
         };
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "not a regular file",
             ));
         }
-        let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        if metadata.len() > limit {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "file too large"));
         }
+        // One call for what is there now; looking for the end of file costs another.
+        let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read(rest)? {
+                0 => break,
+                length => filled += length,
+            }
+        }
+        bytes.truncate(filled);
         Ok(bytes)
     }
 }

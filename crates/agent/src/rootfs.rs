@@ -10,8 +10,8 @@
 //! The generated files are a layer, not bind mounts: no system calls per file, no target path that a
 //! hostile image could bend, and nothing of them ends up in the container's changes.
 
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -186,22 +186,29 @@ fn write_files(image: &Path, files: &Path, hostname: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    match std::fs::create_dir(&etc) {
+    let mode = like.as_ref().map_or(0o755, |like| like.mode() & 0o7777);
+    match std::fs::DirBuilder::new().mode(mode).create(&etc) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    match like {
-        Some(like) => imitate(&like, &etc)?,
-        None => std::fs::set_permissions(&etc, std::fs::Permissions::from_mode(0o755))?,
+    if let Some(like) = like
+        && (like.uid() != 0 || like.gid() != 0)
+    {
+        imitate(&like, &etc)?;
     }
     for (name, text) in [
         ("hostname", format!("{hostname}\n")),
         ("hosts", hosts(hostname)),
         ("resolv.conf", String::new()),
     ] {
-        let path = etc.join(name);
-        std::fs::write(&path, text)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+        let mut options = std::fs::File::options();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(etc.join(name))?;
+        file.write_all(text.as_bytes())?;
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
-use nix::unistd::Gid;
 
 use bulkhead_protocol::api::{self, StartFailure, start_failure::Kind};
 
@@ -36,7 +35,6 @@ pub(crate) struct Context<'a> {
 /// Everything about a process that can be worked out before it exists.
 struct Prepared {
     identity: Identity,
-    groups: Vec<Gid>,
     limits: Vec<Limit>,
     capabilities_to_drop: Vec<u8>,
     directory: CString,
@@ -93,11 +91,16 @@ pub(crate) async fn start(
 }
 
 fn prepare(container: &Container, process: &api::Process) -> Result<Prepared, StartFailure> {
+    let unreadable = |path: &str, error: &std::io::Error| {
+        setup(&format!("cannot read {path} of the container"), error)
+    };
+    let inside = container
+        .inside()
+        .map_err(|error| unreadable("/", &error))?;
     let read = |path| {
-        container
-            .inside
+        inside
             .read(path, user::MAX_FILE)
-            .map_err(|error| setup(&format!("cannot read {path} of the container"), &error))
+            .map_err(|error| unreadable(path, &error))
     };
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     let identity = user::resolve(&process.user, &passwd, &group)
@@ -139,7 +142,6 @@ fn prepare(container: &Container, process: &api::Process) -> Result<Prepared, St
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(Prepared {
-        groups: identity.groups.iter().copied().map(Gid::from_raw).collect(),
         limits,
         capabilities_to_drop,
         directory: CString::new(directory).map_err(null_byte)?,
@@ -264,7 +266,7 @@ fn run(
         limits: &prepared.limits,
         capabilities_to_drop: &prepared.capabilities_to_drop,
         directory: &prepared.directory,
-        groups: &prepared.groups,
+        groups: &prepared.identity.groups,
         gid: prepared.identity.gid,
         uid: prepared.identity.uid,
         no_new_privileges: process.no_new_privileges,

@@ -184,6 +184,25 @@ pub(crate) fn drop_bounding(capability: u8) -> io::Result<()> {
     check(result.into()).map(drop)
 }
 
+/// Sets the supplementary groups. The C library's function, like those for user and group, would also
+/// signal all threads of the agent, whose memory the caller still shares.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many numbers as the slice has.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// Sets the real, effective and saved group.
+pub(crate) fn set_group(gid: u32) -> io::Result<()> {
+    // SAFETY: all arguments are passed by value.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// Sets the real, effective and saved user, and with them gives up root's privileges.
+pub(crate) fn set_user(uid: u32) -> io::Result<()> {
+    // SAFETY: all arguments are passed by value.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
 /// From here on no exec grants privileges (setuid bits, file capabilities).
 pub(crate) fn set_no_new_privileges() -> io::Result<()> {
     // SAFETY: all arguments are passed by value.
