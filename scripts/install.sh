@@ -10,7 +10,7 @@ install -D -m 755 "$bulkhead" "$prefix/bin/bulkhead"
 install -D -m 755 "$(dirname "$bulkhead")/bulkhead-agent" "$prefix/lib/bulkhead/bulkhead-agent"
 kernel=$(ls -t "${XDG_CACHE_HOME:-$HOME/.cache}"/bulkhead/kernels/*/linux 2>/dev/null | head -n 1 || true)
 if [ -n "$kernel" ]; then
-    install -D -m 755 "$kernel" "$prefix/lib/bulkhead/linux-user-mode"
+    install -D -m 755 "$kernel" "$prefix/lib/bulkhead/linux-um"
 fi
 pages=$(mktemp -d)
 trap 'rm -rf "$pages"' EXIT
