@@ -17,21 +17,21 @@ each_user! {
         assert!(count >= 2, "a compartment is at least a sandbox and a kernel");
         b.run(&["rm", "-f", "first"]).ok();
         for victim in 0..count {
-            b.run(&["run", "-d", "--name", "k", "busybox", "sleep", "1000"]).ok();
+            b.run(&["run", "-d", "--name", "victim", "busybox", "sleep", "1000"]).ok();
             let mut processes = sandbox_processes(&b.root());
             processes.sort_by_key(|p| p.pid);
             let Some(process) = processes.get(victim) else { break };
             kill(process.pid);
             for _ in 0..400 {
-                if b.inspect("k")["State"]["Running"] == false { break; }
+                if b.inspect("victim")["State"]["Running"] == false { break; }
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
-            let state = b.inspect("k")["State"].clone();
+            let state = b.inspect("victim")["State"].clone();
             assert_eq!(state["Status"], "exited", "after killing {}: {state}", process.line);
             assert_ne!(state["ExitCode"], 0, "{state}");
-            b.run(&["start", "k"]).ok();
-            assert_eq!(b.inspect("k")["State"]["Running"], true, "it starts again");
-            b.run(&["rm", "-f", "k"]).ok();
+            b.run(&["start", "victim"]).ok();
+            assert_eq!(b.inspect("victim")["State"]["Running"], true, "it starts again");
+            b.run(&["rm", "-f", "victim"]).ok();
             b.expect_nothing_left();
         }
     }

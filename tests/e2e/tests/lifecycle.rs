@@ -132,31 +132,31 @@ each_user! {
     }
 
     inspect_and_info_speak_dockers_json(b) {
-        b.run(&["create", "--name", "x", "-e", "K=V", "-w", "/tmp", "--label", "l=1", "busybox", "echo", "hi"]).ok();
-        let x = b.inspect("x");
-        assert_eq!(x["Name"], "/x");
+        b.run(&["create", "--name", "box", "-e", "K=V", "-w", "/tmp", "--label", "l=1", "busybox", "echo", "hi"]).ok();
+        let x = b.inspect("box");
+        assert_eq!(x["Name"], "/box");
         assert_eq!(x["Config"]["WorkingDir"], "/tmp");
         assert_eq!(x["Config"]["Labels"]["l"], "1");
         assert_eq!(x["Path"], "echo");
         assert_eq!(x["Args"][0], "hi");
-        assert_eq!(b.run(&["inspect", "-f", "{{.Name}} {{index .Args 0}} {{json .Config.Cmd}}", "x"]).ok().text(), "/x hi [\"echo\",\"hi\"]");
+        assert_eq!(b.run(&["inspect", "-f", "{{.Name}} {{index .Args 0}} {{json .Config.Cmd}}", "box"]).ok().text(), "/box hi [\"echo\",\"hi\"]");
         b.run(&["inspect", "nothing"]).expect_code(1).says("nothing");
         let info: serde_json::Value = serde_json::from_slice(&b.run(&["info", "--format", "json"]).ok().stdout).unwrap();
         assert_eq!(info["Containers"], 1);
         assert!(std::path::Path::new(info["ImageStore"].as_str().unwrap()).join("oci-layout").exists(), "{info}");
         b.run(&["version", "--format", "json"]).ok();
         b.run(&["doctor", "--format", "json"]).ok();
-        b.run(&["rm", "x"]).ok();
+        b.run(&["rm", "box"]).ok();
     }
 
     anonymous_volumes_keep_what_the_image_has(b) {
         let image = bulkhead_e2e::busybox_tar();
         b.command(&["import", "-c", "VOLUME /etc", "-", "vol"]).with_input(image).finish().ok();
-        b.run(&["create", "--name", "v", "vol", "sh", "-c", "grep -q root /etc/passwd && echo more >> /etc/kept && wc -l < /etc/kept"]).ok();
-        assert_eq!(b.run(&["start", "-a", "v"]).ok().text().trim(), "1");
-        assert_eq!(b.run(&["start", "-a", "v"]).ok().text().trim(), "2");
+        b.run(&["create", "--name", "kept", "vol", "sh", "-c", "grep -q root /etc/passwd && echo more >> /etc/kept && wc -l < /etc/kept"]).ok();
+        assert_eq!(b.run(&["start", "-a", "kept"]).ok().text().trim(), "1");
+        assert_eq!(b.run(&["start", "-a", "kept"]).ok().text().trim(), "2");
         b.run(&["run", "--rm", "vol", "sh", "-c", "! test -e /etc/kept && mount | grep -q ' /etc '"]).ok();
-        b.run(&["rm", "-v", "v"]).ok();
+        b.run(&["rm", "-v", "kept"]).ok();
         b.expect_nothing_left();
     }
 }

@@ -25,27 +25,27 @@ each_user! {
     }
 
     detach_keys_leave_it_running(b) {
-        let mut t = Terminal::start(b.process(&["run", "-it", "--name", "d", "busybox", "sh"]));
+        let mut t = Terminal::start(b.process(&["run", "-it", "--name", "shell", "busybox", "sh"]));
         t.expect("# ");
         t.send("\x10\x11");
         assert_eq!(t.wait(), 0);
         assert!(t.is_cooked(), "raw mode was not undone");
-        assert_eq!(b.inspect("d")["State"]["Running"], true);
-        let mut t = Terminal::start(b.process(&["attach", "--detach-keys", "ctrl-x,x", "d"]));
+        assert_eq!(b.inspect("shell")["State"]["Running"], true);
+        let mut t = Terminal::start(b.process(&["attach", "--detach-keys", "ctrl-x,x", "shell"]));
         t.send("echo again $((1 + 1))\r");
         t.expect("again 2");
         t.send("\x18x");
         assert_eq!(t.wait(), 0);
-        let mut t = Terminal::start(b.process(&["exec", "-it", "d", "sh"]));
+        let mut t = Terminal::start(b.process(&["exec", "-it", "shell", "sh"]));
         t.expect("# ");
         t.send("tty; exit 8\r");
         assert_eq!(t.wait(), 8);
-        b.run(&["rm", "-f", "d"]).ok();
+        b.run(&["rm", "-f", "shell"]).ok();
         b.expect_nothing_left();
     }
 
     ctrl_c_ends_a_foreground_run_without_a_terminal_inside(b) {
-        let mut t = Terminal::start(b.process(&["run", "--rm", "--name", "c", "busybox", "sh", "-c",
+        let mut t = Terminal::start(b.process(&["run", "--rm", "--name", "loop", "busybox", "sh", "-c",
             "trap 'exit 9' INT; echo up; while :; do sleep 0.05; done"]));
         t.expect("up");
         t.send("\x03");
