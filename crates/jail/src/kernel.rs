@@ -67,6 +67,8 @@ impl Default for KernelLimits {
 pub struct KernelCommand<'a> {
     /// The executable, open.
     pub program: BorrowedFd<'a>,
+    /// Loader and libraries of the executable, which it opens by their host paths where it has no root of its own.
+    pub libraries: Vec<BorrowedFd<'a>>,
     /// Arguments, beginning with the program's name.
     pub arguments: Vec<String>,
     /// `NAME=value`.
@@ -189,7 +191,11 @@ impl KernelCommand<'_> {
         }
         let directory =
             File::open(self.root.path()).map_err(JailError::step("open the kernel's root"))?;
-        let ruleset = match landlock::ruleset(&[directory.as_fd()], Some(self.program), true) {
+        let mut programs = vec![self.program];
+        if !walls.contains(&Wall::EmptyRoot) {
+            programs.extend(&self.libraries);
+        }
+        let ruleset = match landlock::ruleset(&[directory.as_fd()], &programs, true) {
             Ok(Some(ruleset)) => {
                 report.up(Wall::Landlock);
                 Some(ruleset)

@@ -12,12 +12,12 @@ use landlock::{
 /// The newest version whose rights we name; older kernels get what they know (best effort).
 const NEWEST: ABI = ABI::V6;
 
-/// Builds a rule set that allows everything beneath `allowed`, executing the file `program`, and nothing else. `None` where the kernel
+/// Builds a rule set that allows everything beneath `allowed`, executing the files `programs`, and nothing else. `None` where the kernel
 /// has no Landlock. `scoped` also cuts signals and abstract sockets to processes outside; a sandbox must not
 /// be scoped, because it signals the kernel process, which has a rule set beside its own.
 pub(crate) fn ruleset(
     allowed: &[BorrowedFd<'_>],
-    program: Option<BorrowedFd<'_>>,
+    programs: &[BorrowedFd<'_>],
     scoped: bool,
 ) -> io::Result<Option<OwnedFd>> {
     let all = AccessFs::from_all(NEWEST);
@@ -33,7 +33,7 @@ pub(crate) fn ruleset(
         for directory in allowed {
             ruleset = ruleset.add_rule(PathBeneath::new(directory, all))?;
         }
-        if let Some(program) = program {
+        for program in programs {
             ruleset = ruleset.add_rule(PathBeneath::new(
                 program,
                 AccessFs::Execute | AccessFs::ReadFile,

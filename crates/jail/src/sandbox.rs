@@ -19,7 +19,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::unistd::{getegid, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::JailError;
@@ -88,6 +90,8 @@ impl SandboxJail {
         let (go_read, go_write) = pipe()?;
         let (report_read, report_write) = pipe()?;
         let mut report = JailReport::default();
+        // Where no process namespace is to be had, orphans of the jailed process come to us, see `Jailed::sweep`.
+        sys::adopt_orphans().map_err(JailError::step("adopt orphans of the jail"))?;
         let ladder = ladder();
         let mut refused = None;
         for (index, walls) in ladder.iter().enumerate() {
@@ -222,9 +226,9 @@ impl SandboxJail {
             Some(root) if !root.is_enclosed() => {
                 let directory = fs::File::open(root.path())
                     .map_err(JailError::step("open the kernel's root"))?;
-                landlock::ruleset(&[directory.as_fd()], None, false)
+                landlock::ruleset(&[directory.as_fd()], &[], false)
             }
-            _ => landlock::ruleset(&[], None, false),
+            _ => landlock::ruleset(&[], &[], false),
         };
         let ruleset = match ruleset {
             Ok(Some(ruleset)) => {
@@ -273,6 +277,27 @@ impl Jailed {
                 source: io::Error::from_raw_os_error(errno),
             }),
             Err(_) => Err(JailError::Died),
+        }
+    }
+}
+
+impl Jailed {
+    /// Kills and reaps what the jailed process left behind, after its end. Nothing is left where it was the first of a
+    /// process namespace; elsewhere its orphans have become children of this process, see [`SandboxJail::spawn`].
+    /// To be called only by a process that has no other children.
+    pub fn sweep(&self) {
+        loop {
+            let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+            let mut pids = children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            // Killing one may orphan its own children to us, so look again until there is none.
+            let Some(pid) = pids.next().map(Pid::from_raw) else {
+                return;
+            };
+            // It may end by itself meanwhile; waiting for it is what counts.
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
         }
     }
 }

@@ -70,6 +70,12 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into()).map(drop)
 }
 
+/// Makes this process the parent of its descendants' orphans.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
 /// No later execve may gain rights.
 pub(crate) fn no_new_privileges() -> io::Result<()> {
     // SAFETY: plain numbers.

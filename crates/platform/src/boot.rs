@@ -108,6 +108,7 @@ impl Boot {
     pub fn root(&self, memory_bytes: u64) -> VmRootSpec {
         VmRootSpec {
             bytes: memory_bytes.saturating_add(ROOM),
+            huge_pages: true,
             files: self.files.clone(),
         }
     }
@@ -123,6 +124,17 @@ impl Boot {
 
     pub(crate) fn kernel(&self) -> BorrowedFd<'_> {
         self.kernel.as_fd()
+    }
+
+    /// Loader and libraries.
+    pub(crate) fn libraries(&self) -> Vec<BorrowedFd<'_>> {
+        let libraries = self.files.iter().filter(|file| file.executable);
+        libraries
+            .filter_map(|file| match &file.content {
+                Content::File(fd) => Some(fd.as_fd()),
+                Content::Bytes(_) => None,
+            })
+            .collect()
     }
 
     pub(crate) fn arguments(&self) -> &'static [&'static str] {

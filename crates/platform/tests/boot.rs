@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail, VmRoot, Wall};
 use bulkhead_platform::{
-    Boot, KernelImage, KernelKind, KernelSearch, Machine, MachineExit, VmConfig, build_initramfs,
-    find_kernel, platform,
+    Boot, KernelImage, KernelKind, KernelSearch, Machine, MachineExit, VmConfig, VmDevice,
+    build_initramfs, find_kernel, platform,
 };
 use bulkhead_types::Isolation;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         println!("SKIPPED boot tests: no C compiler that links statically");
         return ExitCode::SUCCESS;
     };
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 11] = [
         ("a guest that powers off is told apart", powers_off),
         ("a guest that restarts ends", restarts),
         (
@@ -54,6 +54,14 @@ fn main() -> ExitCode {
         (
             "in a sandbox's jail every wall stands and the guest runs",
             jailed,
+        ),
+        (
+            "in a sandbox's jail the guest finds its devices",
+            jailed_device,
+        ),
+        (
+            "where namespaces are forbidden the guest runs behind the other walls",
+            without_namespaces,
         ),
         (
             "when the sandbox is killed its guest goes with it",
@@ -361,6 +369,12 @@ fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jai
             };
             let mut config = config(rig, boot, root, write, word);
             config.thread_lock = Some(enclosure.thread_lock());
+            if word == "device" {
+                config.devices.push(VmDevice {
+                    name: "rng".to_owned(),
+                    device: Box::new(bulkhead_devices::Rng::new()),
+                });
+            }
             let started = platform(Isolation::UserMode).and_then(|platform| platform.start(config));
             let mut machine = match started {
                 Ok(machine) => machine,
@@ -375,7 +389,15 @@ fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jai
             if enclosure.lock().is_err() {
                 return 12;
             }
-            match (machine.wait(), expected) {
+            let exit = machine.wait();
+            if machine
+                .finish_devices()
+                .iter()
+                .any(|end| end.outcome.is_err())
+            {
+                return 15;
+            }
+            match (exit, expected) {
                 (Ok(exit), Some(expected)) if exit == expected => 0,
                 (Ok(_), _) => 13,
                 (Err(_), _) => 14,
@@ -402,6 +424,64 @@ fn jailed(rig: &Rig) {
     }
     assert!(report.stands(Wall::Seccomp), "{report}");
     assert_eq!(left_over(&before), Vec::<i32>::new());
+}
+
+fn jailed_device(rig: &Rig) {
+    let (jail, console) = in_jail(rig, "device", Some(MachineExit::PoweredOff));
+    let console = drain(console);
+    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(jail.pid), None);
+    assert!(
+        console.contains("TEST virtio device: there"),
+        "{status:?} {console}"
+    );
+    assert!(
+        matches!(status, Ok(nix::sys::wait::WaitStatus::Exited(_, 0))),
+        "{status:?}"
+    );
+}
+
+/// Runs the guest from a user namespace in which nobody can make another and this process has no capability.
+fn without_namespaces(rig: &Rig) {
+    // SAFETY: this program has one thread.
+    let child = match unsafe { nix::unistd::fork() }.expect("a copy") {
+        nix::unistd::ForkResult::Parent { child } => child,
+        nix::unistd::ForkResult::Child => {
+            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                forbid_namespaces();
+                let before = kernels();
+                let mut started = start(rig, "hang");
+                wait_for(&started.console, "TEST child exited");
+                let report = started.machine.jail().clone();
+                assert!(!report.stands(Wall::EmptyRoot), "{report}");
+                assert!(report.stands(Wall::Landlock), "{report}");
+                started.machine.stop().expect("it lives");
+                let exit = started.machine.wait().expect("it ends");
+                assert_eq!(exit, MachineExit::Killed(libc::SIGKILL));
+                assert_eq!(left_over(&before), Vec::<i32>::new());
+            }));
+            // SAFETY: ends the copy without running the original's destructors.
+            unsafe { libc::_exit(i32::from(passed.is_err())) }
+        }
+    };
+    let status = nix::sys::wait::waitpid(child, None).expect("it ends");
+    assert!(
+        matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)),
+        "{status:?}"
+    );
+}
+
+fn forbid_namespaces() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).expect("a namespace");
+    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+    fs::write("/proc/self/gid_map", format!("1000 {gid} 1")).expect("a map");
+    fs::write("/proc/self/uid_map", format!("1000 {uid} 1")).expect("a map");
+    fs::write("/proc/sys/user/max_user_namespaces", "0").expect("the namespace's own limit");
+    let none = [0_u32; 6];
+    let header = [0x2008_0522_u32, 0];
+    // SAFETY: header and data have the layout of version 3.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    assert_eq!(result, 0, "capabilities can be dropped");
 }
 
 fn sandbox_killed(rig: &Rig) {

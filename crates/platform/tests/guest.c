@@ -35,6 +35,12 @@ static void features(void)
 		printf("TEST filesystem %s: %s\n", kinds[i], strstr(have, kinds[i]) ? "yes" : "no");
 }
 
+static void devices(void)
+{
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	printf("TEST virtio device: %s\n", access("/sys/bus/virtio/devices/virtio0", F_OK) ? "missing" : "there");
+}
+
 int main(void)
 {
 	char line[4096] = { 0 };
@@ -53,6 +59,8 @@ int main(void)
 	printf("TEST child exited with %d\n", WEXITSTATUS(status));
 	if (strstr(line, "test=features"))
 		features();
+	if (strstr(line, "test=device"))
+		devices();
 	if (strstr(line, "test=hostfs"))
 		probe_hostfs();
 	if (strstr(line, "test=panic")) {

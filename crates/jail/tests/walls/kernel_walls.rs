@@ -85,6 +85,7 @@ fn attempt(words: &[&str]) -> Option<Outcome> {
     let program = program()?;
     let spec = VmRootSpec {
         bytes: 8 << 20,
+        huge_pages: false,
         files: vec![RootFile {
             name: "initramfs".to_owned(),
             content: Content::Bytes(b"content".to_vec()),
@@ -100,6 +101,7 @@ fn attempt(words: &[&str]) -> Option<Outcome> {
         .collect();
     let command = KernelCommand {
         program: program.as_fd(),
+        libraries: Vec::new(),
         arguments,
         environment: Vec::new(),
         console: write.as_fd(),

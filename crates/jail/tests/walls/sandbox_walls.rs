@@ -53,6 +53,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a locked process has no capability left", no_capabilities),
     ("a jailed process dies with its parent", dies_with_parent),
     ("a process with threads is refused", threads_refused),
+    ("where namespaces are forbidden orphans are swept up", swept),
     (
         "where namespaces are forbidden the rest stands and the report says why",
         forbidden_namespaces,
@@ -193,6 +194,7 @@ fn vm_root() {
         keep,
         vm_root: Some(VmRootSpec {
             bytes: 1 << 20,
+            huge_pages: false,
             files: vec![
                 RootFile {
                     name: "initramfs".to_owned(),
@@ -429,12 +431,44 @@ fn dies_with_parent() {
 }
 
 fn threads_refused() {
+    let in_one_thread = probe().standing;
     let (stop, wait) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || wait.recv().is_ok());
     let error = plain().spawn(|_| 0).expect_err("there are two threads");
     assert!(matches!(error, JailError::Threads(2)), "{error:?}");
+    assert_eq!(probe().standing, in_one_thread, "the probe works there too");
     drop(stop);
     thread.join().expect("it ends");
+}
+
+fn swept() {
+    let (held, watch) = UnixStream::pair().expect("a pair");
+    let code = in_a_copy(|| {
+        forbid_namespaces();
+        let jail = SandboxJail {
+            keep: vec![held.as_raw_fd()],
+            ..plain()
+        };
+        let jailed = jail.spawn(|_| {
+            // SAFETY: the jailed process has one thread.
+            if let Ok(nix::unistd::ForkResult::Child) = unsafe { nix::unistd::fork() } {
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            0
+        });
+        let jailed = jailed.expect("a jail");
+        assert_eq!(exit_code(Pid::from_raw(jailed.pid)), 0);
+        jailed.sweep();
+        let left = nix::sys::wait::waitpid(Pid::from_raw(-1), None);
+        i32::from(left != Err(nix::errno::Errno::ECHILD))
+    });
+    assert_eq!(code, 0);
+    drop(held);
+    watch
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let mut watch = watch;
+    assert_eq!(watch.read(&mut [0]).expect("the orphan is gone"), 0);
 }
 
 fn forbidden_namespaces() {

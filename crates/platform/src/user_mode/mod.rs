@@ -55,6 +55,7 @@ impl Platform for UserMode {
             .collect::<Result<Vec<_>, _>>()?;
         let command = KernelCommand {
             program: config.boot.kernel(),
+            libraries: config.boot.libraries(),
             arguments: command_line::build(&config)?,
             environment: command_line::environment(),
             console: config.console.as_fd(),

@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bulkhead_devices::vhost_user::Handle;
-use bulkhead_jail::{JailReport, KernelProcess, VmRoot};
+use bulkhead_jail::{JailReport, KernelProcess, VmRoot, Wall};
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
 use crate::machine::{DeviceEnd, Machine, MachineExit, PlatformError};
 
@@ -37,6 +39,25 @@ impl Process {
             devices: Vec::new(),
             exit: None,
             _root: root,
+        }
+    }
+
+    fn wait_status(&self, flags: WaitPidFlag) -> Result<WaitStatus, PlatformError> {
+        loop {
+            match waitid(Id::PIDFd(self.kernel.pidfd.as_fd()), flags) {
+                Err(Errno::EINTR) => {}
+                other => return other.map_err(|error| PlatformError::Wait(error.into())),
+            }
+        }
+    }
+
+    /// Where the kernel has no process namespace to take its guest processes along, a kernel older than 6.12 leaves
+    /// them behind, running. They are in its process group, which it makes with its first steps.
+    fn kill_guest_processes(&self) {
+        if !self.kernel.report.stands(Wall::PidNamespace) {
+            let group = Pid::from_raw(self.kernel.pid);
+            // No such group: it ended before it made one.
+            let _ = killpg(group, Signal::SIGKILL);
         }
     }
 
@@ -75,12 +96,10 @@ impl Machine for Process {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
-        let status = loop {
-            match waitid(Id::PIDFd(self.kernel.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-                Err(Errno::EINTR) => {}
-                other => break other.map_err(|error| PlatformError::Wait(error.into()))?,
-            }
-        };
+        self.wait_status(WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        // While its number cannot belong to anybody else.
+        self.kill_guest_processes();
+        let status = self.wait_status(WaitPidFlag::WEXITED)?;
         let exit =
             judge(status).ok_or_else(|| PlatformError::Wait(io::ErrorKind::InvalidData.into()))?;
         self.exit = Some(exit);
