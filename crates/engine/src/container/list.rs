@@ -57,14 +57,18 @@ pub struct Summary {
 impl Engine {
     /// The containers that match, newest first. Leftovers of killed processes are tidied up first.
     pub fn list(&self, options: &ListOptions) -> Result<Vec<Summary>, Error> {
-        if let Err(error) = self.sweep() {
-            tracing::warn!(%error, "could not tidy up");
-        }
+        let containers = match self.swept() {
+            Ok((_, containers)) => containers,
+            Err(error) => {
+                tracing::warn!(%error, "could not tidy up");
+                self.containers()?
+            }
+        };
         let matcher = self.matcher(&options.filters)?;
         let all = options.all || options.last.is_some() || matcher.asks_for_status();
         let now = Timestamp::now();
         let mut summaries = Vec::new();
-        for container in self.containers()? {
+        for container in containers {
             // Removed since the directory was read.
             let Ok(state) = container.state() else {
                 continue;

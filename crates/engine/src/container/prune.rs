@@ -21,9 +21,8 @@ impl Engine {
     /// Removes containers that do not run and match (`until`, `label`, `label!`).
     pub fn prune_containers(&self, filters: &Filters) -> Result<PruneReport, Error> {
         let matcher = prune_matcher(filters)?;
-        self.sweep()?;
         let mut report = PruneReport::default();
-        for container in self.containers()? {
+        for container in self.swept()?.1 {
             let Ok(state) = container.state() else {
                 continue;
             };

@@ -145,7 +145,7 @@ pub(super) mod discard {
     use crate::error::FileError;
 
     /// Of directories that are being deleted; no identifier begins with it.
-    pub(crate) const PREFIX: &str = ".removed-";
+    const PREFIX: &str = ".removed-";
 
     /// From the rename on the container does not exist; a crash later leaves only what a sweep removes.
     pub(crate) fn discard(dir: &Path) -> Result<(), FileError> {

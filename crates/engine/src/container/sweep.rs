@@ -7,9 +7,10 @@
 use std::fs;
 
 use bulkhead_sandbox::Status;
+use bulkhead_types::ContainerId;
 
-use super::record;
 use super::remove::discard;
+use super::{Container, record};
 use crate::Engine;
 use crate::error::Error;
 
@@ -17,26 +18,45 @@ impl Engine {
     /// Removes leftovers; returns how many directories went. Skips what another process is
     /// working on.
     pub fn sweep(&self) -> Result<usize, Error> {
+        Ok(self.swept()?.0)
+    }
+
+    /// As [`Engine::sweep`], and the containers that stay, newest first.
+    pub(crate) fn swept(&self) -> Result<(usize, Vec<Container>), Error> {
         let mut removed = self.sweep_unfinished()?;
-        for container in self.containers()? {
-            if container.record.host.auto_remove
+        let mut containers = self.containers()?;
+        let mut failure = None;
+        containers.retain(|container| {
+            let dead = container.record.host.auto_remove
                 && container
                     .state()
-                    .is_ok_and(|state| state.status == Status::Exited)
-                && self.remove_dead(container.id())?
-            {
-                removed += 1;
+                    .is_ok_and(|state| state.status == Status::Exited);
+            match dead.then(|| self.remove_dead(container.id())) {
+                Some(Ok(true)) => {
+                    removed += 1;
+                    false
+                }
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    true
+                }
+                Some(Ok(false)) | None => true,
             }
+        });
+        if let Some(error) = failure {
+            return Err(error);
         }
         self.names.sweep(|id| self.root.has(id))?;
-        Ok(removed)
+        Ok((removed, containers))
     }
 
     /// Removes directories of creations and removals that were cut off.
     pub(crate) fn sweep_unfinished(&self) -> Result<usize, Error> {
         let containers = self.root.containers();
+        // A name that is no identifier is a directory on its way out: ours or a monitor's (`--rm`).
         let unfinished = |name: &str| {
-            name.starts_with(discard::PREFIX) || !containers.join(name).join(record::FILE).exists()
+            name.parse::<ContainerId>().is_err()
+                || !containers.join(name).join(record::FILE).exists()
         };
         let Ok(entries) = fs::read_dir(&containers) else {
             return Ok(0);

@@ -581,14 +581,21 @@ fn what_killed_creations_and_removals_left_is_swept() {
     fs::create_dir(&half).unwrap();
     fs::write(half.join("scratch.ext4"), "").unwrap();
     std::os::unix::fs::symlink("a".repeat(64), bench.dir.path().join("names/half")).unwrap();
-    fs::create_dir(bench.dir.path().join("containers/.removed-x")).unwrap();
+    for cut_off in [
+        format!(".removed-{}", "b".repeat(64)),
+        format!("{}.removed", "c".repeat(64)),
+    ] {
+        let dir = bench.dir.path().join("containers").join(cut_off);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("config.json"), "{}").unwrap();
+    }
     {
         // Whoever creates at this moment has an unfinished directory too.
         let _creating = bench.engine.root.creating().unwrap();
         assert_eq!(bench.engine.sweep().unwrap(), 0);
         assert!(half.exists());
     }
-    assert_eq!(bench.engine.sweep().unwrap(), 2);
+    assert_eq!(bench.engine.sweep().unwrap(), 3);
     assert_eq!(bench.entries("containers"), [kept.id().to_string()]);
     assert_eq!(bench.entries("names"), ["web"]);
 }

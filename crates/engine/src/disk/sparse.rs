@@ -15,8 +15,8 @@ use super::DiskError;
 const CHUNK: usize = 64 << 10;
 
 /// Makes `to` (which must not exist) a copy of `from`: shared extents where the file system can,
-/// else only the ranges that hold data. The copy is not forced to the disk.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
+/// else only the ranges that hold data. `durable` forces the copy to the disk.
+pub(crate) fn copy(from: &Path, to: &Path, durable: bool) -> Result<(), DiskError> {
     let fail = |source| DiskError::Copy {
         path: to.to_owned(),
         source,
@@ -28,10 +28,13 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
         .mode(0o600)
         .open(to)
         .map_err(fail)?;
-    if clone(&source, &target) {
-        return Ok(());
+    if !clone(&source, &target) {
+        copy_data(&source, &target).map_err(fail)?;
     }
-    copy_data(&source, &target).map_err(fail)
+    if durable {
+        target.sync_data().map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// FICLONE: one call on btrfs, XFS and bcachefs; refused by the rest.
@@ -135,7 +138,7 @@ mod tests {
             64 << 20,
             &[(0, b"start"), (1 << 20, &big), ((64 << 20) - 3, b"end")],
         );
-        copy(&from, &to).unwrap();
+        copy(&from, &to, true).unwrap();
         assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
         assert!(std::fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
     }
@@ -149,7 +152,7 @@ mod tests {
                 dir.path().join(format!("t{size}")),
             );
             sparse(&from, size, &[]);
-            copy(&from, &to).unwrap();
+            copy(&from, &to, true).unwrap();
             let copied = std::fs::metadata(&to).unwrap();
             assert_eq!(copied.len(), size);
             assert_eq!(copied.blocks(), 0);
@@ -162,7 +165,7 @@ mod tests {
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         std::fs::write(&from, "new").unwrap();
         std::fs::write(&to, "old").unwrap();
-        assert!(copy(&from, &to).is_err());
+        assert!(copy(&from, &to, true).is_err());
         assert_eq!(std::fs::read_to_string(&to).unwrap(), "old");
     }
 }
