@@ -14,7 +14,10 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> Fallible<()> {
     println!("cargo::rerun-if-changed=policy");
     println!("cargo::rerun-if-changed=build.rs");
-    let sandbox = read("policy/sandbox.json")?;
+    let mut sandbox = read("policy/sandbox.json")?;
+    if env::var("PROFILE")? == "debug" {
+        trap(&mut sandbox);
+    }
     let kernel = read("policy/kernel.json")?;
 
     let mut source = String::new();
@@ -24,9 +27,13 @@ fn main() -> Fallible<()> {
         emit(&mut source, thread, &sandbox, thread, &rules)?;
     }
     emit_refusals(&mut source, "sandbox_refusals", &sandbox)?;
-    let mut rules = rules(&kernel, "kernel")?;
-    rules.retain(|_| true);
-    emit(&mut source, "kernel", &kernel, "kernel", &rules)?;
+    emit(
+        &mut source,
+        "kernel",
+        &kernel,
+        "kernel",
+        &rules(&kernel, "kernel")?,
+    )?;
     emit_refusals(&mut source, "kernel_refusals", &kernel)?;
 
     let out = env::var("OUT_DIR")?;
@@ -36,6 +43,16 @@ fn main() -> Fallible<()> {
 
 fn read(path: &str) -> Fallible<Value> {
     Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+}
+
+/// A debug build traps first, so that the process can name the call before it dies of it; see `src/violation.rs`.
+fn trap(policy: &mut Value) {
+    for section in policy.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let action = section.get_mut("mismatch_action");
+        if let Some(action) = action.filter(|action| *action == "kill_process") {
+            *action = Value::from("trap");
+        }
+    }
 }
 
 fn rules(policy: &Value, section: &str) -> Fallible<Vec<Value>> {

@@ -14,6 +14,8 @@ mod report;
 mod sandbox;
 mod seccomp;
 mod sys;
+#[cfg(debug_assertions)]
+mod violation;
 mod vm_root;
 
 pub use error::JailError;

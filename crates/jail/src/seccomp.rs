@@ -29,6 +29,8 @@ pub(crate) fn install(thread: Thread) -> io::Result<()> {
         Thread::Device => &DEVICE,
         Thread::Stream => &STREAM,
     };
+    #[cfg(debug_assertions)]
+    crate::violation::explain()?;
     sys::seccomp(&SANDBOX_REFUSALS)?;
     // seccomp(2) itself is not in the allowlist, so this one is last.
     sys::seccomp(allowed)
