@@ -291,7 +291,8 @@ pub struct Attachment {
 pub enum AttachEnd {
     /// The container ended; everything it wrote was delivered before.
     Exited(Exit),
-    /// The detach keys were typed, or [`Attachment::detach`] was called.
+    /// The detach keys were typed, [`Attachment::detach`] was called, or an output descriptor takes no
+    /// more (its reader vanished). The container goes on.
     Detached,
     /// The sandbox vanished; [`Client::wait`] tells how.
     Lost,
@@ -364,7 +365,7 @@ pub struct Exec {
 pub enum ExecEnd {
     /// The process ended; everything it wrote was delivered before.
     Exited(ExitStatus),
-    /// The detach keys were typed.
+    /// The detach keys were typed, or an output descriptor takes no more. The process goes on.
     Detached,
 }
 

@@ -17,6 +17,8 @@ pub struct Timings {
     pub jailed: u64,
     /// The platform has started the kernel.
     pub machine: u64,
+    /// The agent began, by the guest's own uptime counted from `machine`: the kernel was done by then.
+    pub guest: u64,
     /// The agent has answered its first call.
     pub agent: u64,
     /// The container's file systems are mounted.
@@ -59,14 +61,15 @@ impl Timings {
             .saturating_add(part(at.tv_nsec))
     }
 
-    /// The phases that were completed, in order: spawn, jail, devices, kernel, mount, exec, process,
+    /// The phases that were completed, in order: spawn, jail, devices, kernel, agent, mount, exec, process,
     /// drain, teardown, record.
     pub fn phases(&self) -> Vec<Phase> {
         let marks = [
             ("spawn", self.launch, self.monitor),
             ("jail", self.monitor, self.jailed),
             ("devices", self.jailed, self.machine),
-            ("kernel", self.machine, self.agent),
+            ("kernel", self.machine, self.guest),
+            ("agent", self.guest, self.agent),
             ("mount", self.agent, self.created),
             ("exec", self.created, self.started),
             ("process", self.started, self.exited),

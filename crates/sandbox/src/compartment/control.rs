@@ -170,9 +170,10 @@ async fn attach(
     connection.send(&Reply::Attached).await?;
     loop {
         tokio::select! {
+            biased;
             exit = compartment.ended() => return Ok(Reply::Ended(exit)),
-            end = input_end(&mut attached) => {
-                if end == InputEnd::DetachKeys {
+            end = attachment_end(&mut attached) => {
+                if matches!(end, InputEnd::DetachKeys | InputEnd::OutputGone) {
                     io.detach(&attached).await;
                     return Ok(Reply::Detached);
                 }
@@ -197,14 +198,19 @@ async fn attach(
     }
 }
 
-/// Resolves once, when the caller's input has ended; never without input.
-pub(super) async fn input_end(attached: &mut Attached) -> InputEnd {
-    match &mut attached.input {
-        Some(receiver) => {
-            let end = receiver.await.unwrap_or(InputEnd::Cancelled);
-            attached.input = None;
-            end
+/// Resolves when the caller's input has ended (once), or when its output takes no more: with Docker too
+/// `run … | head` gives the terminal back, and the container goes on.
+pub(super) async fn attachment_end(attached: &mut Attached) -> InputEnd {
+    let input = async {
+        match &mut attached.input {
+            Some(receiver) => receiver.await.unwrap_or(InputEnd::Cancelled),
+            None => std::future::pending().await,
         }
-        None => std::future::pending().await,
-    }
+    };
+    let end = tokio::select! {
+        end = input => end,
+        () = attached.output_gone.notified() => return InputEnd::OutputGone,
+    };
+    attached.input = None;
+    end
 }

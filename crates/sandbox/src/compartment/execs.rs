@@ -6,7 +6,7 @@ use std::time::Duration;
 use bulkhead_types::{ExitStatus, ProcessSpec};
 
 use super::connection::Connection;
-use super::control::input_end;
+use super::control::attachment_end;
 use super::life::{Compartment, drain};
 use super::walls::StreamLock;
 use crate::frame::FrameError;
@@ -67,9 +67,10 @@ pub(super) async fn exec(
     connection.send(&Reply::ExecStarted { guest_pid }).await?;
     loop {
         tokio::select! {
+            biased;
             status = &mut ended => return Ok(Reply::ExecEnded(status.unwrap_or(ExitStatus::signaled(9)))),
-            end = input_end(&mut attached) => match end {
-                InputEnd::DetachKeys => {
+            end = attachment_end(&mut attached) => match end {
+                InputEnd::DetachKeys | InputEnd::OutputGone => {
                     io.detach(&attached).await;
                     return Ok(Reply::Detached);
                 }

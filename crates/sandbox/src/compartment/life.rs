@@ -291,7 +291,10 @@ async fn start(
     };
     let attached = early.map(|stream| attach_early(compartment, stream));
     let hello = compartment.agent.hello().await.map_err(boot)?;
-    compartment.mark(|timings, now| timings.agent = now);
+    compartment.mark(|timings, now| {
+        timings.guest = timings.machine.saturating_add(hello.started_at_ns).min(now);
+        timings.agent = now;
+    });
     compartment
         .agent
         .create(&compartment.spec)

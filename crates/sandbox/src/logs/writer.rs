@@ -2,7 +2,7 @@
 //! sees it at once and a killed sandbox loses none of it.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -174,7 +174,8 @@ pub(super) fn sequence_of(file: &File) -> io::Result<Option<u64>> {
 
 /// Where the last complete record ends.
 fn valid_end(file: &File) -> io::Result<u64> {
-    let size = file.metadata()?.len();
+    // Not fstat(2): the standard library's is statx(2), which a locked stream thread may not call.
+    let size = (&*file).seek(SeekFrom::End(0))?;
     let mut buffer = vec![0; 64 << 10];
     let mut end = FILE_HEADER as u64;
     let (mut base, mut filled) = (0, 0);

@@ -86,21 +86,18 @@ impl Record {
         Some(exit)
     }
 
-    /// Everything is gone: leaves last words and removes what is to be removed. Lets go of the lock.
-    pub fn close(self, exit: Option<&Exit>) {
+    /// Everything is gone: leaves last words, takes what is to be removed out of sight and lets go of
+    /// the lock. What is out of sight is still to be removed.
+    pub fn close(self, exit: Option<&Exit>) -> Option<Unlinked> {
         if let Some(words) = exit.and_then(|exit| serde_json::to_vec(exit).ok()) {
             let _ = self.lock.leave(&words);
         }
         if !self.auto_remove {
             let _ = fs::remove_file(CONTROL_SOCKET);
-            return;
+            return None;
         }
-        match std::env::current_dir() {
-            // What cannot be removed now is found by the engine's sweep, as after a kill.
-            Ok(directory) => drop(remove(&directory)),
-            // Somebody was faster.
-            Err(_) => {}
-        }
+        // Without a working directory somebody was faster.
+        Unlinked::new(&std::env::current_dir().ok()?).ok()
     }
 
     fn keep_unless_removed(&self) {
@@ -115,11 +112,22 @@ impl Record {
     }
 }
 
-/// Removes the directory. Renamed first, so that a name either leads to a whole container or to nothing.
-fn remove(directory: &Path) -> io::Result<()> {
-    let mut name = directory.file_name().unwrap_or_default().to_owned();
-    name.push(".removed");
-    let aside: PathBuf = directory.with_file_name(name);
-    fs::rename(directory, &aside)?;
-    fs::remove_dir_all(&aside)
+/// A container's directory under a name that is no container's: it is gone for everybody, and freeing
+/// its disk keeps nobody waiting. What a kill leaves of it is found by the engine's sweep.
+pub(super) struct Unlinked(PathBuf);
+
+impl Unlinked {
+    fn new(directory: &Path) -> io::Result<Self> {
+        let mut name = directory.file_name().unwrap_or_default().to_owned();
+        name.push(".removed");
+        let aside = directory.with_file_name(name);
+        fs::rename(directory, &aside)?;
+        Ok(Self(aside))
+    }
+
+    /// Frees the space.
+    pub fn remove(self) {
+        // What cannot be removed now is removed by the sweep.
+        let _ = fs::remove_dir_all(self.0);
+    }
 }

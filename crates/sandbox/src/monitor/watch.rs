@@ -47,7 +47,9 @@ pub(super) fn run(
         Ok(started) => started,
         Err(failure) => {
             record.failed(&failure, timings);
-            record.close(None);
+            if let Some(unlinked) = record.close(None) {
+                unlinked.remove();
+            }
             return Err(failure);
         }
     };
@@ -66,19 +68,23 @@ pub(super) fn run(
             }
         },
     };
-    match report {
+    let (result, unlinked) = match report {
         Ok(mut exit) => {
             exit.timings.stopped = stopped;
-            record.close(Some(&exit));
+            let unlinked = record.close(Some(&exit));
             exit.timings.finished = Timings::now();
             let _ = frame::send(launcher, &Report::Ended(exit), &[]);
-            Ok(())
+            (Ok(()), unlinked)
         }
         Err(failure) => {
-            record.close(None);
-            Err(failure)
+            let unlinked = record.close(None);
+            (Err(failure), unlinked)
         }
+    };
+    if let Some(unlinked) = unlinked {
+        unlinked.remove();
     }
+    result
 }
 
 /// Forks the jailed half. Returns in the monitor only.

@@ -25,7 +25,7 @@ pub(super) struct Stdin {
     turn: Mutex<()>,
 }
 
-/// Why a caller's input ended.
+/// Why a caller's input, or its whole attachment, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputEnd {
     /// End of file, or reading failed.
@@ -36,6 +36,8 @@ pub(crate) enum InputEnd {
     ProcessGone,
     /// It was cancelled.
     Cancelled,
+    /// The caller's output takes no more (its reader vanished).
+    OutputGone,
 }
 
 /// A caller's descriptor being read.

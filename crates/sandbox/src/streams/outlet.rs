@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::interrupt::Blocking;
 use crate::compartment::StreamLock;
@@ -37,6 +37,8 @@ pub(super) struct Writer {
     file: File,
     blocking: Blocking,
     failed: AtomicBool,
+    /// Told when the descriptor takes no more.
+    gone: Arc<Notify>,
 }
 
 impl Outlet {
@@ -67,11 +69,12 @@ impl Outlet {
     }
 
     /// Sends output from now on to `fd` too.
-    pub fn attach(&self, fd: OwnedFd) -> Arc<Writer> {
+    pub fn attach(&self, fd: OwnedFd, gone: Arc<Notify>) -> Arc<Writer> {
         let writer = Arc::new(Writer {
             file: fd.into(),
             blocking: Blocking::default(),
             failed: AtomicBool::new(false),
+            gone,
         });
         self.list().push(Arc::clone(&writer));
         self.changed.store(true, Ordering::SeqCst);
@@ -147,6 +150,7 @@ impl Writer {
         if let Some(Err(_)) = result {
             // A reader that vanished (EPIPE), or a file system that refuses: the container goes on.
             self.failed.store(true, Ordering::SeqCst);
+            self.gone.notify_one();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::input::{InputEnd, Reader, Stdin};
 use super::outlet::{Log, Outlet, Writer};
@@ -50,6 +50,8 @@ pub(crate) struct Attached {
     reader: Option<Arc<Reader>>,
     /// Hears why the input ended; `None` without input.
     pub input: Option<oneshot::Receiver<InputEnd>>,
+    /// Notified when an output descriptor takes no more.
+    pub output_gone: Arc<Notify>,
 }
 
 impl ProcessIo {
@@ -113,12 +115,14 @@ impl ProcessIo {
             writers: Vec::new(),
             reader: None,
             input: None,
+            output_gone: Arc::new(Notify::new()),
         };
         for (outlet, fd) in [(&self.stdout, stdio.stdout), (&self.stderr, stdio.stderr)] {
             if let (Some(outlet), Some(fd)) = (outlet, fd) {
-                attached
-                    .writers
-                    .push((Arc::clone(outlet), outlet.attach(fd)));
+                attached.writers.push((
+                    Arc::clone(outlet),
+                    outlet.attach(fd, Arc::clone(&attached.output_gone)),
+                ));
             }
         }
         if let (Some(stdin), Some(fd)) = (&self.stdin, stdio.stdin) {
