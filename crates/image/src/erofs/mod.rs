@@ -18,7 +18,7 @@ mod write;
 mod xattr;
 
 pub use layout::LayoutError;
-pub use reader::{ReadError, Reader, Stat};
+pub use reader::{ReadError, Reader, Stat, Xattr};
 pub use tree::{Body, Inode, InodeId, Tree};
 pub use write::{Image, write};
 

@@ -35,6 +35,9 @@ pub enum ReadError {
 
 use ReadError::Invalid;
 
+/// An extended attribute: full name and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// What an inode says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -77,10 +80,16 @@ impl Stat {
 
 /// An image being read: the parts of its disk one after the other.
 pub struct Reader {
-    parts: Vec<(u64, File)>,
+    parts: Vec<Part>,
     root: u64,
     time: (i64, u32),
     xattr_offset: u64,
+}
+
+struct Part {
+    start: u64,
+    length: u64,
+    file: File,
 }
 
 impl fmt::Debug for Reader {
@@ -105,7 +114,11 @@ impl Reader {
                 .metadata()
                 .map_err(|source| ReadError::Io { offset, source })?
                 .len();
-            parts.push((offset, file));
+            parts.push(Part {
+                start: offset,
+                length,
+                file,
+            });
             offset += length.next_multiple_of(BLOCK as u64);
         }
         let mut reader = Self {
@@ -293,7 +306,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`ReadError`] says what is wrong.
-    pub fn xattrs(&self, stat: &Stat) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    pub fn xattrs(&self, stat: &Stat) -> Result<Vec<Xattr>, ReadError> {
         let mut out = Vec::new();
         let (offset, length) = stat.xattrs;
         if length == 0 {
@@ -321,21 +334,19 @@ impl Reader {
     }
 
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
-        let index = self.parts.partition_point(|(start, _)| *start <= offset);
         // Empty parts begin where the next does; the last that begins here is the one with the bytes.
-        let (start, file) = index
+        let index = self.parts.partition_point(|part| part.start <= offset);
+        let part = index
             .checked_sub(1)
             .and_then(|index| self.parts.get(index))
+            .filter(|part| {
+                let end = (offset - part.start).checked_add(length);
+                end.is_some_and(|end| end <= part.length)
+            })
             .ok_or(Invalid("an address outside the disk"))?;
-        let size = file
-            .metadata()
-            .map_err(|source| ReadError::Io { offset, source })?
-            .len();
-        if offset - start + length > size {
-            return Err(Invalid("an address outside the disk"));
-        }
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, offset - start)
+        part.file
+            .read_exact_at(&mut bytes, offset - part.start)
             .map_err(|source| ReadError::Io { offset, source })?;
         Ok(bytes)
     }
@@ -346,7 +357,7 @@ fn entry_length(bytes: &[u8]) -> Result<usize, ReadError> {
     Ok(4 + name + usize::from(half(bytes, 2)?))
 }
 
-fn entry(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
+fn entry(bytes: &[u8]) -> Result<Xattr, ReadError> {
     let size = entry_length(bytes)?;
     let name_end = 4 + usize::from(*bytes.first().ok_or(Invalid("attribute length"))?);
     let index = *bytes.get(1).ok_or(Invalid("attribute length"))?;

@@ -23,6 +23,10 @@ mod insert;
 mod limits;
 mod name;
 mod resolve;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use convert::{DATA_FILE, INDEX_FILE, LayerSummary, convert};

@@ -4,10 +4,14 @@
 //! a bound, blobs only as long as their descriptor says, and credentials go to the registry and to
 //! the token service that it names, never to where it redirects.
 
+mod answers;
 mod auth;
 mod client;
+mod documents;
 mod download;
 mod error;
+mod hosts;
+mod login;
 mod pull;
 mod push;
 mod retry;

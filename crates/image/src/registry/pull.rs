@@ -9,7 +9,8 @@ use bulkhead_types::Digest;
 use futures::StreamExt;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, PlatformBuilder};
 
-use super::client::{Access, Client, RawManifest};
+use super::client::{Access, Client};
+use super::documents::RawManifest;
 use super::error::RegistryError;
 use super::{RegistryOptions, block_on};
 use crate::manifest::{

@@ -50,7 +50,7 @@ pub enum StoreError {
         candidates: Vec<String>,
     },
     /// Containers hold on to the image.
-    #[error("unable to remove {target} ({remedy}): container {} uses image {image}", .containers.join(", "))]
+    #[error("conflict: unable to remove {target} ({remedy}) - container {} is using its referenced image {image}", .containers.join(", "))]
     InUse {
         /// What was to be removed.
         target: String,

@@ -147,7 +147,8 @@ fn file(cursor: &mut Cursor<'_>, data_blocks: u32) -> Result<Content, Problem> {
         };
         let next = run.file_block.checked_add(run.blocks.into());
         let next = next.ok_or(Invalid("runs of a sparse file"))?;
-        let aligned = run.file_block % chunk == 0 && (next % chunk == 0 || next == all);
+        let aligned =
+            run.file_block.is_multiple_of(chunk) && (next.is_multiple_of(chunk) || next == all);
         if run.blocks == 0
             || run.file_block < end
             || next > all

@@ -1,0 +1,5 @@
+//! What a conversion promises.
+
+mod content;
+mod hostile;
+mod objects;

@@ -1,0 +1,78 @@
+//! Why a document is refused.
+
+/// Why a manifest, index or configuration is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("cannot parse the {document}")]
+    Parse {
+        /// Which document.
+        document: &'static str,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Larger than any honest document.
+    #[error("the {document} is {actual} bytes long, at most {limit} are accepted")]
+    TooLarge {
+        /// Which document.
+        document: &'static str,
+        /// Bytes.
+        actual: u64,
+        /// Bytes.
+        limit: u64,
+    },
+    /// Docker's manifest format before 2016.
+    #[error("the image has a schema 1 manifest, which is not supported")]
+    Schema1,
+    /// A schema version from the future.
+    #[error("manifest schema version {0} is not supported")]
+    SchemaVersion(u64),
+    /// Neither a manifest nor an index, by what it says of itself or what the registry says of it.
+    #[error("media type '{0}' is no image manifest and no image index")]
+    MediaType(String),
+    /// Could be read as a manifest and as an index (CVE-2021-41190).
+    #[error("the manifest is ambiguous: it has layers and manifests")]
+    AmbiguousDocument,
+    /// An artifact that is no container image, for example a chart.
+    #[error("not a container image: its configuration has media type '{0}'")]
+    ConfigMediaType(String),
+    /// A layer of a type that cannot be unpacked.
+    #[error("layer {digest} has unsupported media type '{media_type}'")]
+    LayerMediaType {
+        /// The layer.
+        digest: String,
+        /// Its type.
+        media_type: String,
+    },
+    /// A digest that is not `sha256`.
+    #[error("digest '{0}' is not supported, only sha256 is")]
+    Digest(String),
+    /// Too many layers or manifests.
+    #[error("the {document} lists {actual} entries, at most {limit} are accepted")]
+    TooMany {
+        /// Which document.
+        document: &'static str,
+        /// Entries.
+        actual: usize,
+        /// Entries.
+        limit: usize,
+    },
+    /// The configuration and the manifest disagree.
+    #[error("the manifest has {layers} layers but the configuration {diff_ids}")]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// An index without anything for the wanted platform.
+    #[error("no image for platform {wanted}; available: {}", .available.join(", "))]
+    NoPlatform {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+}
