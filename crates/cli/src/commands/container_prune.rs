@@ -12,7 +12,7 @@ use crate::terminal::confirm;
 /// Arguments of `container prune`.
 #[derive(Debug, Args)]
 pub struct ContainerPrune {
-    /// Provide filter values (e.g. "until=<timestamp>")
+    /// Provide filter values (e.g. "until=24h")
     #[arg(long, value_name = "filter", value_parser = super::images::filter_text)]
     filter: Vec<String>,
     /// Do not prompt for confirmation

@@ -236,19 +236,13 @@ fn name(text: &str) -> Result<ContainerName, CliError> {
     text.parse().map_err(|_| CliError::Name(text.to_owned()))
 }
 
-/// `KEY` alone takes our own value, and is left out where we have none.
+/// `KEY` alone takes our own value; where we have none it stays alone, which removes the image's.
 pub fn resolve_env(entries: &[String]) -> Vec<String> {
-    entries
-        .iter()
-        .filter_map(|entry| {
-            if entry.contains('=') {
-                return Some(entry.clone());
-            }
-            std::env::var(entry)
-                .ok()
-                .map(|value| format!("{entry}={value}"))
-        })
-        .collect()
+    let resolve = |entry: &String| match std::env::var(entry) {
+        Ok(value) if !entry.contains('=') => format!("{entry}={value}"),
+        _ => entry.clone(),
+    };
+    entries.iter().map(resolve).collect()
 }
 
 /// `--cidfile`: made when the command starts, so that two commands cannot both write it, and taken away

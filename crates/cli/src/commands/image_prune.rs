@@ -16,7 +16,7 @@ pub struct ImagePrune {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]
     all: bool,
-    /// Provide filter values (e.g. "until=<timestamp>")
+    /// Provide filter values (e.g. "until=24h")
     #[arg(long, value_name = "filter", value_parser = super::images::filter_text)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
