@@ -1,0 +1,95 @@
+//! What `rm` and `prune` take and leave.
+
+use super::*;
+
+#[test]
+fn a_running_container_is_not_removed_without_force() {
+    let bench = Bench::new();
+    let container = bench.named("web");
+    let running = run(&container);
+    let refused = bench.engine.remove("web", RemoveOptions::default());
+    assert_eq!(refused.as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        message(refused),
+        "cannot remove container \"/web\": container is running: stop the container before removing or force remove"
+    );
+    assert!(container.dir().exists());
+    drop(running);
+    bench
+        .engine
+        .remove(
+            "web",
+            RemoveOptions {
+                force: true,
+                volumes: true,
+            },
+        )
+        .unwrap();
+    assert!(bench.entries("containers").is_empty() && bench.entries("names").is_empty());
+    assert_eq!(
+        message(bench.engine.remove("web", RemoveOptions::default())),
+        "No such container: web"
+    );
+}
+
+#[test]
+fn a_container_with_a_damaged_record_hides_nobody_and_can_be_removed() {
+    let bench = Bench::new();
+    let damaged = bench.named("bad");
+    bench.named("good");
+    fs::write(damaged.dir().join("config.json"), "{").unwrap();
+    assert_eq!(bench.list(&[]), ["good"]);
+    let error = bench.engine.container("bad").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("damaged container configuration"),
+        "{error}"
+    );
+    bench
+        .engine
+        .remove(damaged.id().as_str(), RemoveOptions::default())
+        .unwrap();
+    assert_eq!(bench.entries("names"), ["good"]);
+    bench.named("bad");
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_not_misread() {
+    let bench = Bench::new();
+    let container = bench.named("web");
+    fs::write(container.dir().join("config.json"), "{\"version\": 99}").unwrap();
+    assert!(message(bench.engine.container("web")).contains("version 99"));
+}
+
+#[test]
+fn pruning_takes_what_does_not_run_and_matches() {
+    let bench = Bench::new();
+    let (exited, running) = (bench.named("exited"), bench.named("running"));
+    bench.named("created");
+    record(&exited, Status::Exited, Some(0));
+    let _run = run(&running);
+    let none = bench
+        .engine
+        .prune_containers(&Filters::parse(["until=24h"]).unwrap())
+        .unwrap();
+    assert_eq!(none, PruneReport::default());
+    let none = bench
+        .engine
+        .prune_containers(&Filters::parse(["label=x"]).unwrap())
+        .unwrap();
+    assert!(none.removed.is_empty());
+    let report = bench
+        .engine
+        .prune_containers(&Filters::parse(["label!=x"]).unwrap())
+        .unwrap();
+    assert_eq!(report.removed.len(), 2);
+    assert!(report.reclaimed > 0);
+    assert_eq!(bench.list(&[]), ["running"]);
+    assert!(
+        bench
+            .engine
+            .prune_containers(&Filters::parse(["name=x"]).unwrap())
+            .is_err()
+    );
+}
