@@ -4,8 +4,8 @@
 //!
 //! * use the processor: one CPU, the one it is pinned to, at the sandbox's priority;
 //! * use memory: its root's tmpfs up to the root's size (guest memory and a little room), and private memory up to
-//!   [`KernelLimits::private_bytes`] in each of at most [`KernelLimits::processes`] processes. It is the first choice
-//!   of the host's out-of-memory killer;
+//!   [`KernelLimits::private_bytes`] in each of at most [`KernelLimits::processes`] processes. With its sandbox it is a
+//!   preferred victim of the host's out-of-memory killer;
 //! * talk to its virtio devices, which expect hostile input, and write to the console descriptor, whose reader
 //!   bounds what it keeps;
 //! * read the few files in its root (initramfs, loader and libraries of a kernel that is not static, processor flags):

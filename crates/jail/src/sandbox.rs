@@ -175,6 +175,9 @@ impl SandboxJail {
         }
         let root = geteuid().is_root();
         let sources = self.vm_root.as_ref().map(Reopened::open);
+        // When the host runs out of memory a compartment goes before the host's own services. Where it was to go
+        // even earlier, that stays: lowering is refused.
+        let _ = sys::write_file(c"/proc/self/oom_score_adj", b"300");
         if report.stands(Wall::UserNamespace) {
             // With a map that root wrote setgroups is allowed; with a user's own map it must be denied.
             let mapped_by_root =

@@ -391,8 +391,11 @@ fn no_capabilities() {
     let mut locked = [0];
     nix::unistd::read(&told, &mut locked).expect("it tells");
     let status = fs::read_to_string(format!("/proc/{}/status", jailed.pid)).expect("its status");
+    let oom = fs::read_to_string(format!("/proc/{}/oom_score_adj", jailed.pid));
     kill(Pid::from_raw(jailed.pid), Signal::SIGKILL).expect("it lives");
     exit_code(Pid::from_raw(jailed.pid));
+    let oom: i32 = oom.expect("its score").trim().parse().expect("a number");
+    assert!(oom >= 300, "the host's own services live longer: {oom}");
     assert_eq!(locked, [1]);
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         let value = status
