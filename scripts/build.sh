@@ -15,6 +15,6 @@ cargo build --release --locked -p bulkhead-cli
 # A target directory of its own: the agent's flags differ, and sharing would rebuild everything twice.
 echo "==> building bulkhead-agent (static)"
 RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
-    cargo build --release --locked -p bulkhead-agent --target "$host" --target-dir "$target/agent"
-install -m 755 "$target/agent/$host/release/bulkhead-agent" "$target/release/bulkhead-agent.new"
+    cargo build --profile agent --locked -p bulkhead-agent --target "$host" --target-dir "$target/agent"
+install -m 755 "$target/agent/$host/agent/bulkhead-agent" "$target/release/bulkhead-agent.new"
 mv "$target/release/bulkhead-agent.new" "$target/release/bulkhead-agent"

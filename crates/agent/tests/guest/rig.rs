@@ -44,7 +44,7 @@ pub fn parts() -> Option<Parts> {
         .map(PathBuf::from)
         .or_else(|| {
             let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-            Some(target.join("x86_64-unknown-linux-gnu/release/bulkhead-agent"))
+            Some(target.join("release/bulkhead-agent"))
         })?;
     if !agent.exists() {
         println!(
