@@ -13,7 +13,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
-    mapfile -t targets < <(for file in fuzz_targets/*.rs; do basename "$file" .rs; done)
+    mapfile -t targets < <(for file in $(grep -l "^fuzz_target!" fuzz_targets/*.rs); do basename "$file" .rs; done)
 fi
 echo "==> building ${#targets[@]} fuzz targets"
 cargo build --release --target "$host"
