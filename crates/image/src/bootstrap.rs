@@ -134,9 +134,9 @@ pub fn bootstrap(
         bootstrap_with(store, options, progress)
     };
     if result.is_err() {
-        store.sweep_soon()?;
+        store.tidy();
     } else {
-        store.sweep_if_pending()?;
+        store.tidy_if_due();
     }
     result
 }

@@ -40,9 +40,9 @@ pub fn import(
         import_with(store, input, options, progress)
     };
     if result.is_err() {
-        store.sweep_soon()?;
+        store.tidy();
     } else {
-        store.sweep_if_pending()?;
+        store.tidy_if_due();
     }
     result
 }

@@ -42,7 +42,7 @@ pub fn load(
         load_with(store, from, options, progress)
     };
     // Files of the archive that belong to no image have become blobs too.
-    store.sweep_soon()?;
+    store.tidy();
     result
 }
 

@@ -56,12 +56,17 @@ impl<'a> Client<'a> {
             .iter()
             .any(|one| one == host || one == reference.registry());
         let plain = insecure || is_loopback(host);
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             .tls_danger_accept_invalid_certs(insecure)
-            .tls_certs_merge(extra_certificates(host))
+            .tls_certs_merge(extra_certificates(host));
+        if is_loopback(host) {
+            // A proxy's loopback is another machine.
+            builder = builder.no_proxy();
+        }
+        let http = builder
             .build()
             .map_err(|source| RegistryError::Client { source })?;
         let actions = if access == Access::Pull {

@@ -13,13 +13,14 @@ use super::client::{Access, Client};
 use super::documents::RawManifest;
 use super::error::RegistryError;
 use super::{RegistryOptions, block_on};
+use crate::kind::ErrorKind;
 use crate::manifest::{
     self, CONFIG_MAX, DOCKER_MANIFEST, Document, ManifestError, OCI_MANIFEST, digest_of,
 };
 use crate::platform::Platform;
 use crate::progress::{Outcome, Progress};
 use crate::reference::Reference;
-use crate::store::{Image, Store, StoreError, describe};
+use crate::store::{Image, Partials, Store, StoreError, describe};
 
 /// Downloads at a time, as Docker has it: more gain little and are unfair.
 const DOWNLOADS: usize = 3;
@@ -53,14 +54,11 @@ pub fn pull(
         let _content = store.using_content()?;
         pull_with(store, &client, options)
     };
-    let unusable = |error: &RegistryError| {
-        use crate::kind::ErrorKind::{Corrupt, InvalidInput, NoSpace};
-        matches!(error.kind(), Corrupt | InvalidInput | NoSpace)
-    };
-    if result.as_ref().is_err_and(unusable) {
-        store.sweep_soon()?;
-    } else {
-        store.sweep_if_pending()?;
+    match result.as_ref().map_err(RegistryError::kind) {
+        // What is here already would only be in the way.
+        Err(ErrorKind::NoSpace) => store.tidy_with(Partials::None),
+        Err(ErrorKind::Corrupt | ErrorKind::InvalidInput) => store.tidy(),
+        _ => store.tidy_if_due(),
     }
     result
 }

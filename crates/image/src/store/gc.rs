@@ -22,6 +22,15 @@ const PENDING: &str = "sweep-pending";
 /// An interrupted download is worth resuming for this long.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Which interrupted downloads survive a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Partials {
+    /// Those that are worth resuming.
+    Young,
+    /// None: space is wanted.
+    None,
+}
+
 #[derive(Default)]
 struct Marks {
     blobs: HashSet<String>,
@@ -30,30 +39,35 @@ struct Marks {
 }
 
 impl Store {
-    /// Sweeps now, or leaves word for whoever keeps the store busy.
-    pub(crate) fn sweep_soon(&self) -> Result<(), StoreError> {
-        let pending = self.root().join("locks").join(PENDING);
-        fs::write(&pending, b"").map_err(io_error("write", &pending))?;
-        self.sweep_if_pending()
+    /// Sweeps after an operation that left garbage, or leaves word for whoever keeps the store busy.
+    /// Call it after letting go of the content lock. A failure is logged only: what went before
+    /// has its own result, and the next sweep does what this one could not.
+    pub(crate) fn tidy(&self) {
+        self.tidy_with(Partials::Young);
     }
 
-    /// Sweeps if one is due and nobody is busy. Call it after letting go of the content lock.
-    pub(crate) fn sweep_if_pending(&self) -> Result<(), StoreError> {
-        if self.root().join("locks").join(PENDING).exists() {
-            self.sweep_now(false)?;
+    /// As [`Store::tidy`], and says what becomes of interrupted downloads.
+    pub(crate) fn tidy_with(&self, partials: Partials) {
+        if let Err(error) = self.sweep_now(partials, 1) {
+            tracing::warn!(error = %error, "the image store could not be swept");
         }
-        Ok(())
     }
 
-    /// Removes unreachable blobs, layers and disks, and leftovers of killed processes; with
-    /// `partials` also interrupted downloads of any age. Returns the bytes that became free: none
-    /// when another process keeps the store busy for more than two seconds, who will sweep then.
-    pub(super) fn sweep_now(&self, partials: bool) -> Result<u64, StoreError> {
-        let patience = if partials { 20 } else { 1 };
+    /// As [`Store::tidy`], where a sweep is due that could not be done while the store was busy.
+    pub(crate) fn tidy_if_due(&self) {
+        if self.root().join("locks").join(PENDING).exists() {
+            self.tidy();
+        }
+    }
+
+    /// Removes unreachable blobs, layers and disks, and leftovers of killed processes. Returns the
+    /// bytes that became free: none when another process keeps the store busy at each of
+    /// `attempts`, 100 ms apart; the next one to finish sweeps then.
+    pub(super) fn sweep_now(&self, partials: Partials, attempts: u32) -> Result<u64, StoreError> {
         let mut lock = None;
-        for attempt in 0..patience {
+        for attempt in 0..attempts {
             lock = self.try_lock("content")?;
-            if lock.is_some() || attempt + 1 == patience {
+            if lock.is_some() || attempt + 1 == attempts {
                 break;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -66,26 +80,26 @@ impl Store {
         let marks = self.mark()?;
         let hex = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
         let mut freed = 0;
-        freed += sweep_dir(&self.root().join("disks"), &|name, _| {
+        freed += self.sweep_dir(&self.root().join("disks"), &|name, _| {
             let key = name.split('.').next().unwrap_or(name);
             hex(key) && !marks.disks.contains(key)
         })?;
-        freed += sweep_dir(&self.root().join("layers"), &|name, _| {
+        freed += self.sweep_dir(&self.root().join("layers"), &|name, _| {
             hex(name) && !marks.layers.contains(name)
         })?;
-        freed += sweep_dir(&self.layout_dir().join("blobs/sha256"), &|name, _| {
+        freed += self.sweep_dir(&self.layout_dir().join("blobs/sha256"), &|name, _| {
             hex(name) && !marks.blobs.contains(name)
         })?;
-        freed += sweep_dir(&self.temp_root(), &|name, _| name.starts_with(TEMP_PREFIX))?;
+        freed += self.sweep_dir(&self.temp_root(), &|name, _| name.starts_with(TEMP_PREFIX))?;
         let now = SystemTime::now();
-        freed += sweep_dir(&self.root().join("partial"), &|name, meta| {
+        freed += self.sweep_dir(&self.root().join("partial"), &|name, meta| {
             let age = meta
                 .modified()
                 .ok()
                 .and_then(|at| now.duration_since(at).ok());
-            hex(name) && (partials || age.is_some_and(|age| age > PARTIAL_AGE))
+            hex(name) && (partials == Partials::None || age.is_some_and(|age| age > PARTIAL_AGE))
         })?;
-        sweep_dir(&self.root().join("locks"), &|name, _| {
+        self.sweep_dir(&self.root().join("locks"), &|name, _| {
             ["blob-", "layer-", "disk-"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
@@ -146,6 +160,57 @@ impl Store {
         Ok(())
     }
 
+    /// Removes the entries of `dir` that `garbage` picks; returns the bytes that became free.
+    fn sweep_dir(
+        &self,
+        dir: &Path,
+        garbage: &dyn Fn(&str, &fs::Metadata) -> bool,
+    ) -> Result<u64, StoreError> {
+        let mut freed = 0;
+        for entry in fs::read_dir(dir).map_err(io_error("read directory", dir))? {
+            let entry = entry.map_err(io_error("read directory", dir))?;
+            let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else {
+                continue;
+            };
+            if !garbage(&name, &meta) {
+                continue;
+            }
+            let path = entry.path();
+            let size = if meta.is_dir() {
+                dir_size(&path)
+            } else {
+                disk_usage(&meta)
+            };
+            let removed = if meta.is_dir() {
+                self.remove_dir(&path, &name)
+            } else {
+                fs::remove_file(&path)
+            };
+            match removed {
+                Ok(()) => freed += size,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io_error("remove", &path)(source)),
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Moves the directory out of sight first: half a layer must not be taken for a whole one by
+    /// whoever comes after a kill in the middle.
+    fn remove_dir(&self, path: &Path, name: &str) -> io::Result<()> {
+        if path.parent() == Some(&self.temp_root()) {
+            return fs::remove_dir_all(path);
+        }
+        let aside = self
+            .temp_root()
+            .join(format!("{TEMP_PREFIX}removed-{name}"));
+        match fs::remove_dir_all(&aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => fs::rename(path, &aside)?,
+        }
+        fs::remove_dir_all(&aside)
+    }
+
     /// `None` where the blob is missing or damaged.
     fn read_if_sound(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         match self.read_blob(digest, limit) {
@@ -166,37 +231,6 @@ fn mark_json(value: &serde_json::Value, marks: &mut Marks) {
         serde_json::Value::Object(map) => map.values().for_each(|one| mark_json(one, marks)),
         _ => {}
     }
-}
-
-/// Removes the entries of `dir` that `garbage` picks; returns the bytes that became free.
-fn sweep_dir(dir: &Path, garbage: &dyn Fn(&str, &fs::Metadata) -> bool) -> Result<u64, StoreError> {
-    let mut freed = 0;
-    for entry in fs::read_dir(dir).map_err(io_error("read directory", dir))? {
-        let entry = entry.map_err(io_error("read directory", dir))?;
-        let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else {
-            continue;
-        };
-        if !garbage(&name, &meta) {
-            continue;
-        }
-        let path = entry.path();
-        let size = if meta.is_dir() {
-            dir_size(&path)
-        } else {
-            disk_usage(&meta)
-        };
-        let removed = if meta.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        match removed {
-            Ok(()) => freed += size,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(io_error("remove", &path)(source)),
-        }
-    }
-    Ok(freed)
 }
 
 fn dir_size(dir: &Path) -> u64 {

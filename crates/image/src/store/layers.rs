@@ -17,9 +17,11 @@ use crate::progress::{Outcome, Phase, Progress};
 const BUFFER: usize = 256 << 10;
 
 impl Store {
-    /// Whether the layer is converted. A layer appears by rename, so being there is being complete.
+    /// Whether the layer is converted. A layer comes and goes by rename; both files are looked for
+    /// all the same, because whoever tidies by hand does not rename.
     pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.layer_dir(diff_id).join(layer::INDEX_FILE).is_file()
+        let dir = self.layer_dir(diff_id);
+        dir.join(layer::INDEX_FILE).is_file() && dir.join(layer::DATA_FILE).is_file()
     }
 
     /// Converts a layer from its blob, unless that is done; waits for a process that is at it.

@@ -32,6 +32,7 @@ use bulkhead_types::Digest;
 pub(crate) use atomic::sync_parent;
 pub use disk::ImageDisk;
 pub use error::StoreError;
+pub(crate) use gc::Partials;
 pub use image::{HistoryEntry, Image};
 pub(crate) use index::{describe, name_of, set_names};
 pub use lock::Lease;

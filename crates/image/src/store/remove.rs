@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bulkhead_types::Digest;
 
 use super::index::{name_of, repo_digests_of, same_manifest, set_names};
-use super::{Image, Store, StoreError};
+use super::{Image, Partials, Store, StoreError};
 use crate::reference::Reference;
 
 /// A container's claim on an image, as the engine knows it.
@@ -74,7 +74,7 @@ impl Store {
             let going = self.names_going(&image, name, target, force, &users)?;
             self.forget(&image, &going, !users.is_empty())?
         };
-        self.sweep_soon()?;
+        self.tidy();
         Ok(removed)
     }
 
@@ -187,7 +187,7 @@ impl Store {
                 }
             }
         }
-        pruned.reclaimed = self.sweep_now(true)?;
+        pruned.reclaimed = self.sweep_now(Partials::None, 20)?;
         Ok(pruned)
     }
 }
