@@ -253,6 +253,7 @@ impl SandboxJail {
         drop(sources);
         let mut keep = self.keep.clone();
         keep.push(reports.as_raw_fd());
+        keep.extend(vm_root.as_ref().and_then(VmRoot::lock));
         keep.extend(ruleset.as_ref().map(AsRawFd::as_raw_fd));
         sys::close_all_but(&mut keep).map_err(JailError::step("close inherited descriptors"))?;
         Ok(Enclosure {

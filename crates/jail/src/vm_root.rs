@@ -6,11 +6,13 @@
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use crate::error::JailError;
@@ -19,6 +21,15 @@ use crate::sys;
 
 /// Where the kernel's root lies inside a sandbox's own empty root.
 pub(crate) const INSIDE: &str = "/vm";
+
+/// Where roots are made that have no mount namespace.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// How their names begin.
+const PREFIX: &str = "bulkhead-";
+
+/// Younger ones may not have their lock yet.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// What a file in the kernel's root holds.
 #[derive(Debug, Clone)]
@@ -58,6 +69,8 @@ pub struct VmRoot {
     path: PathBuf,
     enclosed: bool,
     host_ids: Option<HostIds>,
+    /// Held for life outside a jail: a directory whose lock is free was left behind by a killed owner.
+    lock: Option<Flock<File>>,
 }
 
 /// The spec's files, opened again by path in a new mount namespace: a bind mount takes only a source of its own
@@ -92,12 +105,17 @@ impl VmRoot {
     /// directory, get `host_ids`.
     pub fn unjailed(spec: &VmRootSpec, host_ids: Option<HostIds>) -> Result<Self, JailError> {
         let step = "make a private directory in shared memory";
+        remove_abandoned(Path::new(SHARED_MEMORY));
         let path = private_directory().map_err(JailError::step(step))?;
+        let directory = File::open(&path).map_err(JailError::step(step))?;
+        let lock = Flock::lock(directory, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| JailError::step(step)(error.into()))?;
         let host_ids = host_ids.filter(|_| geteuid().is_root());
         let root = Self {
             path,
             enclosed: false,
             host_ids,
+            lock: Some(lock),
         };
         if let Some(ids) = host_ids {
             chown(&root.path, Some(ids.uid), Some(ids.gid)).map_err(JailError::step(step))?;
@@ -142,6 +160,7 @@ impl VmRoot {
             path: directory.to_owned(),
             enclosed: true,
             host_ids: None,
+            lock: None,
         };
         for (file, source) in spec.files.iter().zip(&sources.0) {
             let target = building.target(&file.name)?;
@@ -154,6 +173,7 @@ impl VmRoot {
             path: PathBuf::from(INSIDE),
             enclosed: true,
             host_ids: None,
+            lock: None,
         })
     }
 
@@ -165,6 +185,11 @@ impl VmRoot {
     /// Whether it lies in a sandbox's jail, where the caller may mount.
     pub fn is_enclosed(&self) -> bool {
         self.enclosed
+    }
+
+    /// A descriptor that must stay open as long as the root is used.
+    pub(crate) fn lock(&self) -> Option<RawFd> {
+        self.lock.as_ref().map(|lock| lock.as_raw_fd())
     }
 
     /// Host ids for the kernel process, where the caller has no jail and is root.
@@ -205,11 +230,34 @@ impl Drop for VmRoot {
     }
 }
 
+/// Removes directories of owners that were killed. Young ones are left alone: theirs may be about to take its lock.
+fn remove_abandoned(shared_memory: &Path) {
+    let entries = fs::read_dir(shared_memory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let ours = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        let old = path
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUNG));
+        if !ours || !old {
+            continue;
+        }
+        let Ok(directory) = File::open(&path) else {
+            continue;
+        };
+        if Flock::lock(directory, FlockArg::LockExclusiveNonblock).is_ok() {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
 fn private_directory() -> io::Result<PathBuf> {
     let mut random = [0_u8; 8];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let name = format!("bulkhead-{:016x}", u64::from_ne_bytes(random));
-    let path = Path::new("/dev/shm").join(name);
+    let name = format!("{PREFIX}{:016x}", u64::from_ne_bytes(random));
+    let path = Path::new(SHARED_MEMORY).join(name);
     DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
 }
@@ -285,6 +333,31 @@ mod tests {
         );
         drop(root);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_of_a_killed_owner_is_removed_and_that_of_a_living_one_is_not() {
+        let shared_memory = tempfile::tempdir().expect("a directory");
+        let [abandoned, young, living, other] = ["bulkhead-1", "bulkhead-2", "bulkhead-3", "x"]
+            .map(|name| shared_memory.path().join(name));
+        for path in [&abandoned, &young, &living, &other] {
+            fs::create_dir(path).expect("a directory");
+            fs::write(path.join("0"), "").expect("a file");
+            if path != &young {
+                let directory = File::open(path).expect("a directory");
+                directory
+                    .set_modified(std::time::UNIX_EPOCH)
+                    .expect("its owner may");
+            }
+        }
+        let lock = Flock::lock(
+            File::open(&living).expect("a directory"),
+            FlockArg::LockExclusive,
+        );
+        remove_abandoned(shared_memory.path());
+        assert!(!abandoned.exists());
+        assert!(young.exists() && living.exists() && other.exists());
+        drop(lock);
     }
 
     #[test]
