@@ -90,6 +90,7 @@ pub fn launch(
 ) -> Result<Launched, LaunchError> {
     let launched_at = Timings::now();
     let client = Client::open(dir)?;
+    let watch = LockWatch::prepare(dir).map_err(ClientError::Lock)?;
     let (monitor, theirs) = UnixStream::pair().map_err(LaunchError::Channel)?;
     let program = options
         .program
@@ -129,7 +130,6 @@ pub fn launch(
     sent?;
     match frame::receive::<Report>(&monitor) {
         Ok((Report::Started(started), _)) => {
-            let watch = LockWatch::open(dir).map_err(ClientError::Lock)?;
             Ok(Launched {
                 client,
                 started,

@@ -69,6 +69,19 @@ impl LockWatch {
         })
     }
 
+    /// As [`LockWatch::open`], but before the first run has made the file: a run may be over, and its
+    /// directory removed, before whoever launched it looks again.
+    pub fn prepare(dir: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join(LOCK_FILE))?;
+        Ok(Self { file })
+    }
+
     pub fn held(&self) -> io::Result<bool> {
         let mut question = request(libc::F_WRLCK);
         fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut question))?;

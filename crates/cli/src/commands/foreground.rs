@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use bulkhead_engine::{
-    Container, Engine, ExecOptions, StartOptions, StartedContainer, parse_detach_keys,
+    Container, Engine, ErrorKind, ExecOptions, StartOptions, StartedContainer, parse_detach_keys,
 };
 use bulkhead_sandbox::{AttachEnd, AttachOptions, Client, Exec, ExecEnd, Exit, Timings};
-use bulkhead_types::{Signal, TerminalSize};
+use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
 use crate::error::CliError;
 use crate::output::align;
@@ -128,6 +128,8 @@ impl Prepared {
 impl Attached<'_> {
     /// Starts the container with our streams and stays until it ends or is detached from.
     pub fn start(&self) -> Result<End, CliError> {
+        // Opened now: a short run with --rm has no directory any more when it is over.
+        let process = Arc::new(MainProcess(self.client()?));
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
         let attach = Some((stdio, self.options()));
@@ -142,7 +144,7 @@ impl Attached<'_> {
             StartedContainer::Launched(launched) => launched,
             StartedContainer::AlreadyRunning => return self.attach(),
         };
-        let mode = ready.connect(Arc::new(MainProcess(self.client()?)), false)?;
+        let mode = ready.connect(process, false)?;
         let end = launched.wait();
         drop(mode);
         match end.map_err(CliError::from)? {
@@ -154,12 +156,13 @@ impl Attached<'_> {
 
     /// Attaches to a container that runs.
     pub fn attach(&self) -> Result<End, CliError> {
+        let process = Arc::new(MainProcess(self.client()?));
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
         let options = self.options();
         let attachment = self.engine.attach(self.container, stdio, options)?;
         let redraw = ready.raw;
-        let mode = ready.connect(Arc::new(MainProcess(self.client()?)), redraw)?;
+        let mode = ready.connect(process, redraw)?;
         let end = attachment.wait();
         drop(mode);
         match end? {
@@ -202,12 +205,16 @@ impl Attached<'_> {
         })
     }
 
-    /// The sandbox died with our connection.
+    /// The sandbox died with our connection; with --rm nothing may be left that says how.
     fn lost(&self) -> Result<End, CliError> {
-        let status = self.engine.wait(self.container)?;
+        let code = match self.engine.wait(self.container) {
+            Ok(status) => status.code,
+            Err(error) if error.kind() == ErrorKind::NotFound => ExitStatus::signaled(9).code,
+            Err(error) => return Err(error.into()),
+        };
         self.engine.settle(self.container)?;
         Ok(End {
-            code: status.code,
+            code,
             timings: None,
         })
     }
