@@ -26,7 +26,9 @@ fuzz_target!(|input: (&[u8], Option<&str>)| {
         assert!(diff_ids(&config).is_ok());
     }
     // References come from the same strangers: what parses must read back.
-    if let Some(reference) = content_type.and_then(|text| text.parse::<bulkhead_image::Reference>().ok()) {
+    if let Some(reference) =
+        content_type.and_then(|text| text.parse::<bulkhead_image::Reference>().ok())
+    {
         assert_eq!(reference.familiar().parse(), Ok(reference.clone()));
         assert_eq!(reference.to_string().parse(), Ok(reference));
     }
