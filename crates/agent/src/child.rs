@@ -46,6 +46,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) uid: u32,
     pub(crate) no_new_privileges: bool,
     pub(crate) files: &'a [CString],
+    /// The files come from `PATH`; otherwise there is one, and what is wrong with it is told.
+    pub(crate) searched: bool,
     pub(crate) args: CStrings<'a>,
     pub(crate) env: CStrings<'a>,
     /// The agent's own program, to be executed as the container's init, and its arguments; the one at
@@ -203,8 +205,12 @@ fn enter_directory(path: &CStr) -> io::Result<()> {
 
 /// Tries the files in order; returns only when none could be executed.
 fn execute(plan: &mut Plan<'_>) -> Failure {
-    let searched = plan.files.len() > 1;
     for (index, file) in plan.files.iter().enumerate() {
+        // A failing execve makes an address space first, at least in older kernels, and in a user-mode
+        // one that is a process of the host. As in Docker, what may not be executed does not count.
+        if plan.searched && allowed(file).is_err() {
+            continue;
+        }
         let error = match &mut plan.init {
             None => errno(&syscalls::execute(file, &plan.args, &plan.env)),
             Some((program, args)) => match executable(file) {
@@ -215,29 +221,15 @@ fn execute(plan: &mut Plan<'_>) -> Failure {
                 }
             },
         };
-        match error {
-            Errno::ENOENT | Errno::ENOTDIR if searched => {}
-            Errno::ENOENT | Errno::ENOTDIR => {
-                return Failure::Program(index, missing_or_broken(file, error));
-            }
-            // As Docker: a file that may not be executed does not count in the search.
-            Errno::EACCES if searched => {}
-            Errno::EACCES => {
-                let refused = if is_directory(file) {
-                    Errno::EISDIR
-                } else {
-                    error
-                };
-                return Failure::Program(index, NoProgram::Refused(refused));
-            }
-            _ => return Failure::Program(index, NoProgram::Failed(error)),
-        }
-    }
-    // Only now is the cost of a second look worth it: a script whose interpreter is missing was found.
-    for (index, file) in plan.files.iter().enumerate() {
-        if searched && executable(file).is_ok() {
-            return Failure::Program(index, NoProgram::Failed(Errno::ENOENT));
-        }
+        let problem = match error {
+            // A directory, or a file system mounted noexec.
+            Errno::EACCES if plan.searched => continue,
+            Errno::EACCES if is_directory(file) => NoProgram::Refused(Errno::EISDIR),
+            Errno::EACCES => NoProgram::Refused(error),
+            Errno::ENOENT | Errno::ENOTDIR => missing_or_broken(file, error),
+            _ => NoProgram::Failed(error),
+        };
+        return Failure::Program(index, problem);
     }
     Failure::Program(0, NoProgram::Missing)
 }
@@ -261,10 +253,11 @@ fn executable(file: &CStr) -> nix::Result<()> {
     if is_directory(file) {
         return Err(Errno::EACCES);
     }
-    nix::unistd::faccessat(
-        nix::fcntl::AT_FDCWD,
-        file,
-        nix::unistd::AccessFlags::X_OK,
-        nix::fcntl::AtFlags::AT_EACCESS,
-    )
+    allowed(file)
+}
+
+/// Real and effective user are the same by now.
+fn allowed(file: &CStr) -> nix::Result<()> {
+    use nix::unistd::AccessFlags;
+    nix::unistd::access(file, AccessFlags::X_OK)
 }

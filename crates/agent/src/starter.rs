@@ -271,6 +271,10 @@ fn run(
         uid: prepared.identity.uid,
         no_new_privileges: process.no_new_privileges,
         files: &prepared.files,
+        searched: process
+            .args
+            .first()
+            .is_some_and(|command| !command.contains('/')),
         args: c_strings(&prepared.args),
         env: c_strings(&prepared.env),
         init,
