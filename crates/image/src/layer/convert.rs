@@ -214,7 +214,12 @@ impl<R: Read> Conversion<'_, R> {
             });
         }
         Ok(Attributes {
-            mode: entry.mode,
+            // Whatever an archive says: the bits of a symbolic link mean nothing, and Linux shows them all set.
+            mode: if entry.kind == Kind::Symlink {
+                0o777
+            } else {
+                entry.mode
+            },
             uid: entry.uid,
             gid: entry.gid,
             mtime: entry.mtime.0,

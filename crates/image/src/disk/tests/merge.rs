@@ -148,7 +148,7 @@ fn a_layer_that_passes_through_a_symbolic_link_reaches_its_target() {
             "/usr/up"
         ]
     );
-    assert_eq!(listing["/lib"].mode, 0o120_644);
+    assert_eq!(listing["/lib"].mode, 0o120_777);
     // One that leads nowhere gives way.
     let listing = merged(vec![
         Tar::new().symlink("lib", "gone"),

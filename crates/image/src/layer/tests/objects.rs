@@ -66,6 +66,7 @@ fn modes_owners_times_and_device_numbers_are_kept() {
     );
     assert_eq!(suid.attributes.mtime, 1_000_000_000);
     assert_eq!(inode(&tree, "tmp").attributes.mode, 0o1777);
+    assert_eq!(inode(&tree, "link").attributes.mode, 0o777);
     assert_eq!(inode(&tree, "null").content, Content::CharDevice(1, 3));
     assert_eq!(
         inode(&tree, "disk").content,
