@@ -26,12 +26,14 @@ mod registry;
 mod store;
 
 pub use archive::{
-    ArchiveError, Change, ImportOptions, LoadFrom, LoadOptions, ParseChangeError, SaveFormat, SaveTo, import, load, save,
+    ArchiveError, Change, ImportOptions, LoadFrom, LoadOptions, ParseChangeError, SaveFormat,
+    SaveTo, import, load, save,
 };
 pub use bootstrap::{BootstrapError, BootstrapOptions, bootstrap};
 pub use kind::ErrorKind;
 pub use manifest::{
-    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config, parse_manifest,
+    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config,
+    parse_manifest,
 };
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};
@@ -40,5 +42,6 @@ pub use registry::{
     Credentials, PullOptions, PushSummary, RegistryError, RegistryOptions, RetryPolicy, pull, push,
 };
 pub use store::{
-    HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store, StoreError,
+    HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store,
+    StoreError,
 };

@@ -129,16 +129,14 @@ pub fn launch(
     let forked = child.wait().map_err(LaunchError::Channel)?;
     sent?;
     match frame::receive::<Report>(&monitor) {
-        Ok((Report::Started(started), _)) => {
-            Ok(Launched {
-                client,
-                started,
-                monitor,
-                attachment,
-                watch,
-                ended: Mutex::new(None),
-            })
-        }
+        Ok((Report::Started(started), _)) => Ok(Launched {
+            client,
+            started,
+            monitor,
+            attachment,
+            watch,
+            ended: Mutex::new(None),
+        }),
         Ok((Report::Failed(failure), _)) => Err(failure.into()),
         Ok((Report::Ended(_), _)) => Err(ClientError::Unexpected("to launch").into()),
         Err(FrameError::Closed | FrameError::Io(_)) => {

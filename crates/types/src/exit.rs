@@ -15,12 +15,18 @@ pub struct ExitStatus {
 impl ExitStatus {
     /// A process that called `exit(code)`.
     pub fn exited(code: u8) -> Self {
-        Self { code, oom_killed: false }
+        Self {
+            code,
+            oom_killed: false,
+        }
     }
 
     /// A process that signal `number` ended.
     pub fn signaled(number: u8) -> Self {
-        Self { code: 128u8.saturating_add(number), oom_killed: false }
+        Self {
+            code: 128u8.saturating_add(number),
+            oom_killed: false,
+        }
     }
 
     /// Whether the process ended with code 0.

@@ -85,7 +85,10 @@ impl FromStr for Signal {
         } else {
             None
         };
-        real_time.filter(|n| (RTMIN..=RTMAX).contains(n)).map(Self).ok_or_else(bad)
+        real_time
+            .filter(|n| (RTMIN..=RTMAX).contains(n))
+            .map(Self)
+            .ok_or_else(bad)
     }
 }
 

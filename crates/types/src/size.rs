@@ -22,7 +22,9 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ParseByteSizeError(text.chars().take(40).collect());
         let lower = text.trim().to_ascii_lowercase();
-        let split = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+        let split = lower
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(lower.len());
         let (number, unit) = lower.split_at(split);
         let shift = match unit.trim_start() {
             "" | "b" => 0,
@@ -35,7 +37,8 @@ impl FromStr for ByteSize {
         if let Ok(whole) = number.parse::<u64>() {
             return whole.checked_mul(1 << shift).map(Self).ok_or_else(bad);
         }
-        let value = number.parse::<f64>().map_err(|_| bad())? * f64::from(1u32 << (shift / 2)).powi(2);
+        let value =
+            number.parse::<f64>().map_err(|_| bad())? * f64::from(1u32 << (shift / 2)).powi(2);
         // 2^63: above it a fraction makes no sense, and below it the cast is exact enough.
         if value.is_finite() && (0.0..9.2e18).contains(&value) {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -64,7 +67,11 @@ impl fmt::Display for ByteSize {
         } else {
             format!("{value:.2}")
         };
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        let text = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            &text
+        };
         write!(f, "{text}{}", UNITS[unit])
     }
 }
@@ -87,7 +94,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }
-        for bad in ["", "m", "-1", "1x", "1.2.3g", "99999999999999999999", "20000000t"] {
+        for bad in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "1.2.3g",
+            "99999999999999999999",
+            "20000000t",
+        ] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }

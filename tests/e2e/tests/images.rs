@@ -104,7 +104,13 @@ fn layers_merge_as_overlay_would() {
     let at = |n: &str| work.path().join(n).to_str().unwrap().to_owned();
     b.run(&["save", "--format", "oci-dir", "-o", &at("oci"), "busybox"])
         .ok();
-    let image = format!("{}:latest", at("oci"));
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at("oci/index.json")).unwrap()).unwrap();
+    let name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let image = format!("{}:{name}", at("oci"));
     let layers: [&[(&str, bulkhead_e2e::Entry)]; 3] = [
         &[
             ("d", Directory(0o755)),

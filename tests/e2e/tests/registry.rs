@@ -56,7 +56,7 @@ each_user! {
             assert!(proxy.remaining() < times, "the fault was not injected");
             out
         };
-        pull("/manifests/", Fault::Status(401), 1000).expect_code(1).says("denied");
+        pull("/manifests/", Fault::Status(401), 1000).expect_code(1).says("credentials");
         pull("/manifests/", Fault::Status(404), 1000).expect_code(1).says("not found");
         pull("/blobs/", Fault::Status(500), 1000).expect_code(1).says("500");
         pull("/blobs/", Fault::Status(429), 1000).expect_code(1).says("429");
