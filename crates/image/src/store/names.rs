@@ -38,8 +38,10 @@ impl Store {
         name: Option<&Reference>,
         repo_digest: Option<&Reference>,
     ) -> Result<Image, StoreError> {
-        // An image that cannot be read must never be recorded.
+        // An image that cannot be read, or whose layers do not fit together, must never be recorded. The disk
+        // is wanted by the first run anyway.
         let image = self.load_image(&descriptor)?;
+        self.disk(&image)?;
         self.update_index(|entries| {
             put_entry(entries, descriptor, name, repo_digest);
             Ok(())
