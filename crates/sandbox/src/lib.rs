@@ -1,6 +1,6 @@
 //! One compartment: lifecycle, devices, agent client, streams, logs, control socket.
 //!
-//! [`launch`] starts a process that becomes a *monitor* (records the state, holds the lock that means
+//! [`launch()`] starts a process that becomes a *monitor* (records the state, holds the lock that means
 //! "running", never touches what the guest says) and its child, the *jailed sandbox* (devices, streams,
 //! control socket). [`Client`] talks to the latter; [`read_state`] tells the truth about both.
 

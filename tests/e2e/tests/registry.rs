@@ -68,7 +68,8 @@ each_user! {
         pull("/blobs/", Fault::Status(500), 1).ok();
         remove_all(b);
         pull("/blobs/", Fault::Status(429), 1).ok();
-        b.run(&["run", "--rm", &b.run(&["images", "-q"]).ok().text().lines().next().unwrap().to_owned(), "true"]).ok();
+        let images = b.run(&["images", "-q"]).ok().text();
+        b.run(&["run", "--rm", images.lines().next().unwrap(), "true"]).ok();
     }
 
     a_killed_pull_is_resumed(b) {
