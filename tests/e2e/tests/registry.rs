@@ -19,7 +19,7 @@ each_user! {
         assert_eq!(b.run(&["run", "--rm", &image, "echo", "pulled"]).ok().text(), "pulled");
         let again = b.run(&["pull", &image]).ok().text();
         assert!(again.contains("up to date"), "{again}");
-        b.run(&["pull", &registry.image("team/box:none")]).expect_code(1).says("not found");
+        b.run(&["pull", &registry.image("team/box:none")]).expect_code(1).says("does not exist");
         b.run(&["pull", &registry.image("nobody/none")]).expect_code(1);
     }
 
@@ -57,9 +57,9 @@ each_user! {
             out
         };
         pull("/manifests/", Fault::Status(401), 1000).expect_code(1).says("credentials");
-        pull("/manifests/", Fault::Status(404), 1000).expect_code(1).says("not found");
+        pull("/manifests/", Fault::Status(404), 1000).expect_code(1).says("does not exist");
         pull("/blobs/", Fault::Status(500), 1000).expect_code(1).says("500");
-        pull("/blobs/", Fault::Status(429), 1000).expect_code(1).says("429");
+        pull("/blobs/", Fault::Status(429), 1000).expect_code(1).says("limits the rate");
         pull("/blobs/", Fault::Corrupt, 1000).expect_code(1).says("digest");
         assert_eq!(b.run(&["images", "-q", "--filter", "reference=localhost:*/faulty"]).ok().text(), "");
         // What passes is retried: the pull succeeds in spite of it.

@@ -43,10 +43,18 @@ impl Execute for Pull {
                 reference.tag().unwrap_or("latest")
             ))?;
         }
+        let before = engine.store()?.resolve(&reference.to_string()).ok();
         let image = pull_one(engine, &self.name, self.platform, progress.as_ref())?;
         if !self.quiet {
             let digest = reference.digest().unwrap_or(&image.manifest_digest);
             say(&format!("Digest: {digest}"))?;
+            let same = before.is_some_and(|old| old.manifest_digest == image.manifest_digest);
+            let what = if same {
+                "Image is up to date"
+            } else {
+                "Downloaded newer image"
+            };
+            say(&format!("Status: {what} for {}", reference.familiar()))?;
         }
         say(&reference.to_string())?;
         Ok(0)
