@@ -1,7 +1,9 @@
 //! One Bulkhead installation for one test.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::command::{Finished, Running};
 use crate::{image, leftovers};
@@ -20,6 +22,7 @@ pub struct Bulkhead {
     user: User,
     home: tempfile::TempDir,
     binary: PathBuf,
+    cache: PathBuf,
     /// Further environment for every command.
     pub env: Vec<(String, String)>,
 }
@@ -41,10 +44,16 @@ impl Bulkhead {
         if user == User::Ordinary && is_root {
             std::os::unix::fs::chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
         }
+        let (binary, cache) = if user == User::Ordinary && is_root {
+            staged().clone()
+        } else {
+            (binary(), cache_home())
+        };
         Some(Self {
             user,
             home,
-            binary: binary(),
+            binary,
+            cache,
             env: Vec::new(),
         })
     }
@@ -99,7 +108,7 @@ impl Bulkhead {
             .env_remove("XDG_RUNTIME_DIR")
             .env_remove("XDG_DATA_HOME")
             .env("HOME", self.home.path())
-            .env("XDG_CACHE_HOME", cache_home())
+            .env("XDG_CACHE_HOME", &self.cache)
             .env("BULKHEAD_ROOT", self.root())
             .envs(self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         command
@@ -207,4 +216,44 @@ fn cache_home() -> PathBuf {
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
         PathBuf::from,
     )
+}
+
+/// Copies of the binaries and of the guest kernels where every user can read them, and the cache directory
+/// among them: root's home and the build directory may be closed to others.
+fn staged() -> &'static (PathBuf, PathBuf) {
+    static STAGED: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    STAGED.get_or_init(|| {
+        let binary = binary();
+        let about = std::fs::metadata(&binary).expect("binary");
+        let dir = std::env::temp_dir().join(format!(
+            "bulkhead-e2e-staged-{}-{}-{}",
+            about.ino(),
+            about.len(),
+            about.mtime_nsec()
+        ));
+        if !dir.exists() {
+            let part = tempfile::tempdir().expect("temporary directory").keep();
+            let readable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&part, readable).expect("chmod");
+            for name in ["bulkhead", "bulkhead-agent"] {
+                let from = binary.with_file_name(name);
+                std::fs::copy(&from, part.join(name))
+                    .unwrap_or_else(|e| panic!("cannot copy {}: {e}", from.display()));
+            }
+            let kernels = cache_home().join("bulkhead/kernels");
+            for entry in std::fs::read_dir(kernels).into_iter().flatten().flatten() {
+                let kernel = entry.path().join("linux");
+                if kernel.is_file() {
+                    let to = part.join("cache/bulkhead/kernels").join(entry.file_name());
+                    std::fs::create_dir_all(&to).expect("directory for a kernel");
+                    std::fs::copy(kernel, to.join("linux")).expect("copy a kernel");
+                }
+            }
+            // Another test process may have been quicker: then its copy serves.
+            if std::fs::rename(&part, &dir).is_err() {
+                let _ = std::fs::remove_dir_all(&part);
+            }
+        }
+        (dir.join("bulkhead"), dir.join("cache"))
+    })
 }
