@@ -207,12 +207,15 @@ fn reap(jailed: &Jailed) -> String {
     if matches!(poll(&mut fds, timeout), Ok(0)) {
         kill(&jailed.pidfd);
     }
-    match waitid(Id::PIDFd(jailed.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+    let how = match waitid(Id::PIDFd(jailed.pidfd.as_fd()), WaitPidFlag::WEXITED) {
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
         Ok(WaitStatus::Exited(_, code)) => format!("exit code {code}"),
         Ok(other) => format!("{other:?}"),
         Err(e) => e.to_string(),
-    }
+    };
+    // Where the host forbids a process namespace, the kernel's processes outlive their sandbox.
+    jailed.sweep();
+    how
 }
 
 fn kill(pidfd: &OwnedFd) {
