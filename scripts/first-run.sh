@@ -14,8 +14,9 @@ echo "==> $bulkhead run --rm $image …"
 "$bulkhead" run --rm --timings "$image" sh -c '
     cat /etc/os-release
     echo
-    echo "kernel in the container: $(uname -r)"'
-echo "kernel of the host:      $(uname -r)"
+    echo "kernel in the container: $(uname -r)"
+    echo "kernel of the host:      $1"
+    echo' sh "$(uname -r)"
 if ! ls "${XDG_CACHE_HOME:-$HOME/.cache}"/bulkhead/kernels/*/linux >/dev/null 2>&1; then
     echo
     echo "This used Debian's user-mode-linux. \`make kernel\` builds a kernel that starts several times faster."
