@@ -34,7 +34,7 @@ impl Bulkhead {
     pub fn new(user: User) -> Option<Self> {
         let is_root = nix::unistd::geteuid().is_root();
         if user == User::Root && !is_root {
-            eprintln!("CANNOT RUN: the tests were not started as root");
+            crate::cannot_run!("the tests were not started as root");
             return None;
         }
         let home = tempfile::Builder::new()

@@ -162,7 +162,7 @@ pub fn tool_exists(name: &str) -> bool {
             .any(|dir| dir.join(name).is_file())
     });
     if !found {
-        eprintln!("CANNOT RUN: {name} is not installed (make deps installs it)");
+        crate::cannot_run!("{name} is not installed (make deps installs it)");
     }
     found
 }

@@ -18,6 +18,19 @@ pub use leftovers::sandbox_processes;
 pub use registry::{DockerRegistry, Fault, FaultyRegistry};
 pub use terminal::Terminal;
 
+/// Says that a test cannot run here and why, past the capture of a passing test's output.
+#[macro_export]
+macro_rules! cannot_run {
+    ($($reason:tt)*) => { $crate::say_cannot_run(format_args!($($reason)*)) };
+}
+
+/// What [`cannot_run!`] expands to.
+pub fn say_cannot_run(reason: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    // Not `eprintln!`: the test harness swallows that of a test which passes.
+    let _ = writeln!(std::io::stderr(), "CANNOT RUN: {reason}");
+}
+
 /// Defines a test once and runs it both as root and as an ordinary user.
 ///
 /// `each_user! { name(b) { … } }` becomes `name::as_root` and `name::as_user`, each with a fresh

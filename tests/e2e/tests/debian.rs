@@ -63,8 +63,8 @@ fn debian_runs_for_an_ordinary_user() {
 fn debian_runs_on_debians_own_user_mode_kernel() {
     let kernel = "/usr/bin/linux.uml";
     if !Path::new(kernel).exists() {
-        eprintln!(
-            "CANNOT RUN: the package user-mode-linux is not installed (make deps installs it)"
+        bulkhead_e2e::cannot_run!(
+            "the package user-mode-linux is not installed (make deps installs it)"
         );
         return;
     }
@@ -89,8 +89,8 @@ fn an_ordinary_user_bootstraps_debian() {
     };
     let out = b.run(&["bootstrap", "bookworm"]);
     if out.code != 0 && out.stderr.contains("subuid") {
-        eprintln!(
-            "CANNOT RUN: this user has no subordinate ids (/etc/subuid): {}",
+        bulkhead_e2e::cannot_run!(
+            "this user has no subordinate ids (/etc/subuid): {}",
             out.stderr
         );
         return;

@@ -64,7 +64,7 @@ each_user! {
         let out = b.run(&["run", "--rm", "--cap-add", "ALL", "busybox", "sh", "-c",
             "echo c > /proc/sysrq-trigger; sleep 5"]);
         if out.code == 0 || out.stderr.contains("nonexistent directory") || out.stderr.contains("can't create") {
-            eprintln!("CANNOT RUN: this guest kernel has no /proc/sysrq-trigger to panic with");
+            bulkhead_e2e::cannot_run!("this guest kernel has no /proc/sysrq-trigger to panic with");
             return;
         }
         assert!(out.stderr.to_lowercase().contains("panic"), "{out:?}");
