@@ -197,7 +197,7 @@ impl Prepared {
 }
 
 /// The binary under test: `$BULKHEAD_BIN`, else the release build of this workspace.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = std::env::var_os("BULKHEAD_BIN").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/bulkhead"),
         PathBuf::from,
@@ -210,8 +210,8 @@ fn binary() -> PathBuf {
     })
 }
 
-/// Where guest kernels are cached; shared by all tests, because they are built once.
-fn cache_home() -> PathBuf {
+/// Where guest kernels and images are cached; shared by all tests, because they are made once.
+pub(crate) fn cache_home() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
         PathBuf::from,

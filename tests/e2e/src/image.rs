@@ -1,8 +1,10 @@
 //! Images made on the spot, from what Debian packages bring.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::bulkhead::{binary, cache_home};
 
 /// Programs that tests use, as links to busybox.
 const APPLETS: &str = "[ ash awk cat chmod chown cksum cp cut date dd df dmesg du echo env expr false find free grep \
@@ -116,19 +118,11 @@ pub fn layer(entries: &[(&str, Entry)]) -> Vec<u8> {
 
 /// A Debian image as an OCI archive, made once from Debian's own packages and kept outside the tree.
 /// `packages` are installed beyond the minimal set. `None` (said loudly) when mmdebstrap is missing.
-pub fn debian_archive(bulkhead: &Path, packages: &[&str]) -> Option<PathBuf> {
+pub fn debian_archive(packages: &[&str]) -> Option<PathBuf> {
     if !crate::tool_exists("mmdebstrap") {
         return None;
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(
-            || {
-                PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
-                    .join(".cache")
-            },
-            PathBuf::from,
-        )
-        .join("bulkhead/images");
+    let cache = cache_home().join("bulkhead/images");
     std::fs::create_dir_all(&cache).expect("cache directory");
     let mut name = String::from("debian-bookworm");
     for package in packages {
@@ -146,7 +140,7 @@ pub fn debian_archive(bulkhead: &Path, packages: &[&str]) -> Option<PathBuf> {
             args.extend(["--include", &include]);
         }
         let run = |args: &[&str]| {
-            let mut command = Command::new(bulkhead);
+            let mut command = Command::new(binary());
             command.args(args).env("BULKHEAD_ROOT", root.path());
             let child = command.status().expect("start bulkhead");
             assert!(child.success(), "{args:?} failed");

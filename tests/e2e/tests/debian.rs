@@ -6,13 +6,7 @@ use bulkhead_e2e::{Bulkhead, User, debian_archive};
 
 fn with_debian(user: User) -> Option<Bulkhead> {
     let b = Bulkhead::new(user)?;
-    let binary = b.process(&[]).get_program().to_owned();
-    let binary = if user == User::Root {
-        binary
-    } else {
-        std::env::var_os("BULKHEAD_BIN").unwrap_or_else(default_binary)
-    };
-    let archive = debian_archive(Path::new(&binary), &[])?;
+    let archive = debian_archive(&[])?;
     // By descriptor: the cache is not readable for every user.
     let loaded = b
         .process(&["load", "-q"])
@@ -21,12 +15,6 @@ fn with_debian(user: User) -> Option<Bulkhead> {
         .unwrap();
     assert!(loaded.success());
     Some(b)
-}
-
-fn default_binary() -> std::ffi::OsString {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target/release/bulkhead")
-        .into()
 }
 
 fn a_debian_runs(b: &Bulkhead) {
