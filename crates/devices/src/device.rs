@@ -37,6 +37,21 @@ pub struct Activation {
     pub poller: Poller,
 }
 
+impl Activation {
+    /// Checks that the transport brought as many queues as the device has.
+    ///
+    /// # Errors
+    /// [`DeviceError::QueueCount`].
+    pub fn expect_queues(&self, wanted: usize) -> Result<(), DeviceError> {
+        let given = self.queues.len();
+        if given == wanted {
+            Ok(())
+        } else {
+            Err(DeviceError::QueueCount { given, wanted })
+        }
+    }
+}
+
 /// Whether a call finished what there was to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]

@@ -219,12 +219,7 @@ impl Device for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        if activation.queues.len() != QUEUE_SIZES.len() {
-            return Err(DeviceError::QueueCount {
-                given: activation.queues.len(),
-                wanted: QUEUE_SIZES.len(),
-            });
-        }
+        activation.expect_queues(QUEUE_SIZES.len())?;
         let chain = Chain::new(&activation.memory);
         self.active = Some(Active { activation, chain });
         Ok(())

@@ -159,12 +159,7 @@ impl Device for Vsock {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        if activation.queues.len() != QUEUE_SIZES.len() {
-            return Err(DeviceError::QueueCount {
-                given: activation.queues.len(),
-                wanted: QUEUE_SIZES.len(),
-            });
-        }
+        activation.expect_queues(QUEUE_SIZES.len())?;
         self.active = Some(Active::new(activation));
         Ok(())
     }
