@@ -1,12 +1,13 @@
 //! Everything a start needs from the host's file system, opened before the jail closes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_jail::{Content, RootFile, VmRootSpec};
+use bulkhead_types::Isolation;
 
 use crate::kernel::KernelImage;
 
@@ -46,89 +47,117 @@ pub enum BootError {
         #[source]
         source: io::Error,
     },
+    /// The device that makes virtual machines.
+    #[error("cannot open {DEVICE}{}", hint(source))]
+    Kvm {
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The device that makes virtual machines.
+const DEVICE: &str = "/dev/kvm";
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (membership in group kvm gives the permission)",
+        io::ErrorKind::NotFound => " (this host offers no KVM)",
+        _ => "",
+    }
 }
 
 /// An opened kernel with its initramfs.
 #[derive(Debug, Clone)]
 pub struct Boot {
     kernel: Arc<OwnedFd>,
+    initramfs: Arc<OwnedFd>,
     arguments: &'static [&'static str],
-    files: Vec<RootFile>,
+    platform: Prepared,
+}
+
+/// What only one platform needs.
+#[derive(Debug, Clone)]
+enum Prepared {
+    /// The files of the kernel process's root.
+    UserMode(Vec<RootFile>),
+    /// The opened device.
+    Kvm(Arc<OwnedFd>),
 }
 
 impl Boot {
-    /// Opens `kernel`, the libraries it needs, and `initramfs`.
-    pub fn open(kernel: &KernelImage, initramfs: &Path) -> Result<Self, BootError> {
+    /// Opens `kernel` and `initramfs`, and what else a start on the platform needs: the kernel's libraries, or the
+    /// device that makes virtual machines.
+    pub fn open(
+        isolation: Isolation,
+        kernel: &KernelImage,
+        initramfs: &Path,
+    ) -> Result<Self, BootError> {
         let file = File::open(&kernel.path).map_err(|source| BootError::Kernel {
             path: kernel.path.clone(),
             source,
         })?;
-        let mut files = vec![RootFile {
-            name: INITRAMFS.to_owned(),
-            content: Content::File(Arc::new(
-                File::open(initramfs)
-                    .map_err(|source| BootError::Initramfs {
-                        path: initramfs.to_owned(),
-                        source,
-                    })?
-                    .into(),
-            )),
-            executable: false,
-        }];
-        for path in &kernel.libraries {
-            let library = File::open(path).map_err(|source| BootError::Library {
-                path: path.clone(),
+        let initramfs: Arc<OwnedFd> = File::open(initramfs)
+            .map(|file| Arc::new(file.into()))
+            .map_err(|source| BootError::Initramfs {
+                path: initramfs.to_owned(),
                 source,
             })?;
-            files.push(RootFile {
-                name: path.to_string_lossy().trim_start_matches('/').to_owned(),
-                content: Content::File(Arc::new(library.into())),
-                executable: true,
-            });
-        }
-        // A guest kernel that cannot learn the processor's flags still works; it only lists none.
-        if let Some(flags) = File::open("/proc/cpuinfo")
-            .ok()
-            .and_then(|file| processor_flags(BufReader::new(file)))
-        {
-            files.push(RootFile {
-                name: "proc/cpuinfo".to_owned(),
-                content: Content::Bytes(flags),
-                executable: false,
-            });
-        }
+        let platform = match isolation {
+            Isolation::UserMode => Prepared::UserMode(root_files(kernel, &initramfs)?),
+            Isolation::Kvm => {
+                let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+                let device = device.map_err(|source| BootError::Kvm { source })?;
+                Prepared::Kvm(Arc::new(device.into()))
+            }
+        };
         Ok(Self {
             kernel: Arc::new(file.into()),
+            initramfs,
             arguments: kernel.kind.arguments(),
-            files,
+            platform,
         })
     }
 
-    /// What the kernel process's private root shall be, for a guest with `memory_bytes` of memory.
-    pub fn root(&self, memory_bytes: u64) -> VmRootSpec {
-        VmRootSpec {
-            bytes: memory_bytes.saturating_add(ROOM),
-            huge_pages: true,
-            files: self.files.clone(),
+    /// What the kernel process's private root shall be, for a guest with `memory_bytes` of memory. `None` on a platform
+    /// that runs the guest in the sandbox's own process.
+    pub fn root(&self, memory_bytes: u64) -> Option<VmRootSpec> {
+        match &self.platform {
+            Prepared::UserMode(files) => Some(VmRootSpec {
+                bytes: memory_bytes.saturating_add(ROOM),
+                huge_pages: true,
+                files: files.clone(),
+            }),
+            Prepared::Kvm(_) => None,
         }
     }
 
     /// The descriptors that must stay open when a jail closes all others.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let files = self.files.iter().filter_map(|file| match &file.content {
-            Content::File(fd) => Some(fd.as_raw_fd()),
-            Content::Bytes(_) => None,
-        });
-        files.chain([self.kernel.as_raw_fd()]).collect()
+        let mut descriptors = vec![self.kernel.as_raw_fd(), self.initramfs.as_raw_fd()];
+        match &self.platform {
+            Prepared::UserMode(files) => {
+                descriptors.extend(files.iter().filter_map(|file| match &file.content {
+                    Content::File(fd) => Some(fd.as_raw_fd()),
+                    Content::Bytes(_) => None,
+                }))
+            }
+            Prepared::Kvm(device) => descriptors.push(device.as_raw_fd()),
+        }
+        descriptors
     }
 
     pub(crate) fn kernel(&self) -> BorrowedFd<'_> {
         self.kernel.as_fd()
     }
 
-    /// Loader and libraries.
+    /// Loader and libraries; none on a platform whose kernels need none.
     pub(crate) fn libraries(&self) -> Vec<BorrowedFd<'_>> {
-        let libraries = self.files.iter().filter(|file| file.executable);
+        let files = match &self.platform {
+            Prepared::UserMode(files) => files.as_slice(),
+            Prepared::Kvm(_) => &[],
+        };
+        let libraries = files.iter().filter(|file| file.executable);
         libraries
             .filter_map(|file| match &file.content {
                 Content::File(fd) => Some(fd.as_fd()),
@@ -140,6 +169,38 @@ impl Boot {
     pub(crate) fn arguments(&self) -> &'static [&'static str] {
         self.arguments
     }
+}
+
+/// What the user-mode kernel finds in its root.
+fn root_files(kernel: &KernelImage, initramfs: &Arc<OwnedFd>) -> Result<Vec<RootFile>, BootError> {
+    let mut files = vec![RootFile {
+        name: INITRAMFS.to_owned(),
+        content: Content::File(Arc::clone(initramfs)),
+        executable: false,
+    }];
+    for path in &kernel.libraries {
+        let library = File::open(path).map_err(|source| BootError::Library {
+            path: path.clone(),
+            source,
+        })?;
+        files.push(RootFile {
+            name: path.to_string_lossy().trim_start_matches('/').to_owned(),
+            content: Content::File(Arc::new(library.into())),
+            executable: true,
+        });
+    }
+    // A guest kernel that cannot learn the processor's flags still works; it only lists none.
+    if let Some(flags) = File::open("/proc/cpuinfo")
+        .ok()
+        .and_then(|file| processor_flags(BufReader::new(file)))
+    {
+        files.push(RootFile {
+            name: "proc/cpuinfo".to_owned(),
+            content: Content::Bytes(flags),
+            executable: false,
+        });
+    }
+    Ok(files)
 }
 
 /// The two lines that the kernel looks for in the host's /proc/cpuinfo, and nothing else of it.

@@ -19,6 +19,10 @@ pub trait Platform: fmt::Debug {
     /// The most virtual CPUs that a machine of this platform can have.
     fn max_vcpus(&self) -> u32;
 
+    /// Whether memory of this process can be made memory of the guest, so that a device's
+    /// [`bulkhead_devices::Device`] may show pages of a file to it.
+    fn shares_memory(&self) -> bool;
+
     /// Starts a machine. To be called from the only thread of a process that is not yet locked: it starts the
     /// kernel first and its devices' threads afterwards, and each of those locks itself.
     fn start(&self, config: VmConfig) -> Result<Box<dyn Machine>, PlatformError>;
@@ -35,19 +39,20 @@ pub trait Machine: fmt::Debug + Send {
     /// Ends the machine now, without asking its guest. It has ended when [`Machine::exit_fd`] is readable.
     fn stop(&mut self) -> Result<(), PlatformError>;
 
-    /// Stops the virtual CPU. On the user-mode platform a guest process that computes without a system call, page
+    /// Stops the virtual CPUs. On the user-mode platform a guest process that computes without a system call, page
     /// fault or exception goes on until its next one.
     fn pause(&mut self) -> Result<(), PlatformError>;
 
     /// Undoes [`Machine::pause`].
     fn resume(&mut self) -> Result<(), PlatformError>;
 
-    /// The host processes that carry the machine, in the caller's numbering: the kernel's; guest processes are its
-    /// children.
+    /// The host processes beside this one that carry the machine, in the caller's numbering: a user-mode kernel's;
+    /// guest processes are its children. None where the machine runs in this process.
     fn pids(&self) -> Vec<i32>;
 
-    /// Which walls stand around the kernel.
-    fn jail(&self) -> &JailReport;
+    /// Which walls stand around the kernel's process. `None` where there is none: then hardware holds the guest, and
+    /// the walls are those around this process.
+    fn jail(&self) -> Option<&JailReport>;
 
     /// Waits until every device has delivered what the guest gave it, after the end of the machine.
     fn finish_devices(&mut self) -> Vec<DeviceEnd>;
@@ -65,8 +70,20 @@ pub struct DeviceEnd {
 /// How a machine ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineExit {
-    /// The guest powered off, halted or restarted (a compartment does not restart: it ends).
+    /// The guest powered off. On the user-mode platform also: it halted or restarted (a compartment does not restart:
+    /// it ends), which its kernel's exit code does not tell apart.
     PoweredOff,
+    /// The guest asked for a restart; it ended instead.
+    Restarted,
+    /// A virtual CPU shut down: an exception while it handled a double fault (Intel SDM, volume 3, section 6.15,
+    /// "interrupt 8"). A guest kernel that is beyond panicking.
+    TripleFault,
+    /// The host's hypervisor could not go on: suberror of `KVM_EXIT_INTERNAL_ERROR` (Linux, Documentation/virt/kvm/api.rst).
+    Internal(u32),
+    /// The processor refused to enter the guest: hardware's reason, of `KVM_EXIT_FAIL_ENTRY`.
+    EntryFailed(u64),
+    /// A virtual CPU could not be run: error number of the host.
+    CpuFailed(i32),
     /// The guest's kernel panicked; its last words are on the console.
     Panicked,
     /// The kernel process called what its policy forbids, and was killed for it: a hostile guest or a gap in the
@@ -82,11 +99,44 @@ impl fmt::Display for MachineExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PoweredOff => f.write_str("powered off"),
+            Self::Restarted => f.write_str("restarted"),
             Self::Panicked => f.write_str("guest kernel panic"),
+            Self::TripleFault => f.write_str("triple fault of the guest kernel"),
+            Self::Internal(suberror) => {
+                write!(
+                    f,
+                    "KVM could not run the guest (internal error {suberror}{})",
+                    internal(*suberror)
+                )
+            }
+            Self::EntryFailed(reason) => {
+                write!(
+                    f,
+                    "the processor refused to enter the guest (hardware reason {reason:#x})"
+                )
+            }
+            Self::CpuFailed(errno) => {
+                write!(
+                    f,
+                    "a virtual CPU could not be run: {}",
+                    io::Error::from_raw_os_error(*errno)
+                )
+            }
             Self::Forbidden => f.write_str("the guest kernel made a forbidden system call"),
             Self::Killed(signal) => write!(f, "the guest kernel was killed by signal {signal}"),
             Self::Exited(code) => write!(f, "the guest kernel exited with code {code}"),
         }
+    }
+}
+
+/// The suberrors of `KVM_EXIT_INTERNAL_ERROR` (include/uapi/linux/kvm.h) in words.
+fn internal(suberror: u32) -> &'static str {
+    match suberror {
+        1 => ", an instruction could not be emulated",
+        2 => ", an exception while another was delivered",
+        3 => ", an exit while an event was delivered",
+        4 => ", an unexpected exit reason",
+        _ => "",
     }
 }
 
@@ -113,8 +163,8 @@ pub struct VmConfig {
     pub vcpus: u32,
     /// Kernel and initramfs, opened.
     pub boot: Boot,
-    /// The kernel process's private directory, made from [`Boot::root`].
-    pub root: VmRoot,
+    /// The kernel process's private directory, made from [`Boot::root`] where that asks for one.
+    pub root: Option<VmRoot>,
     /// Where the kernel's console goes. Best a pipe whose reader keeps a bounded tail: a guest writes as much as it
     /// wants.
     pub console: OwnedFd,
@@ -187,6 +237,9 @@ pub enum PlatformError {
         #[source]
         source: io::Error,
     },
+    /// The files were opened for another platform, or the jail holds no root for the kernel's process.
+    #[error("the start was not prepared for a {0} machine")]
+    Unprepared(Isolation),
     /// The kernel process could not be started in its jail.
     #[error("cannot start the guest kernel")]
     Kernel(#[source] JailError),

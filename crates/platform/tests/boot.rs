@@ -185,7 +185,7 @@ struct Started {
     console: OwnedFd,
 }
 
-fn config(rig: &Rig, boot: Boot, root: VmRoot, console: OwnedFd, word: &str) -> VmConfig {
+fn config(rig: &Rig, boot: Boot, root: Option<VmRoot>, console: OwnedFd, word: &str) -> VmConfig {
     let _ = rig;
     VmConfig {
         memory_bytes: MEMORY,
@@ -200,10 +200,12 @@ fn config(rig: &Rig, boot: Boot, root: VmRoot, console: OwnedFd, word: &str) -> 
 }
 
 fn start(rig: &Rig, word: &str) -> Started {
-    let boot = Boot::open(&rig.kernel, &rig.initramfs).expect("the files open");
-    let root = VmRoot::unjailed(&boot.root(MEMORY), Some(HostIds::default())).expect("a root");
+    let boot =
+        Boot::open(Isolation::UserMode, &rig.kernel, &rig.initramfs).expect("the files open");
+    let root = boot.root(MEMORY).expect("a root is asked for");
+    let root = VmRoot::unjailed(&root, Some(HostIds::default())).expect("a root");
     let (console, write) = nix::unistd::pipe().expect("a pipe");
-    let config = config(rig, boot, root, write, word);
+    let config = config(rig, boot, Some(root), write, word);
     let machine = platform(Isolation::UserMode)
         .expect("the platform")
         .start(config)
@@ -353,21 +355,22 @@ fn dropped(rig: &Rig) {
 
 /// Runs the guest from within a sandbox's jail; the jail's exit code is 0 if the machine ended as `expected`.
 fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jailed, OwnedFd) {
-    let boot = Boot::open(&rig.kernel, &rig.initramfs).expect("the files open");
+    let boot =
+        Boot::open(Isolation::UserMode, &rig.kernel, &rig.initramfs).expect("the files open");
     let (console, write) = nix::unistd::pipe().expect("a pipe");
     let mut keep = boot.descriptors();
     keep.push(write.as_raw_fd());
     let jail = SandboxJail {
         host_ids: Some(HostIds::stable(IdRange::default(), word)),
         keep,
-        vm_root: Some(boot.root(MEMORY)),
+        vm_root: boot.root(MEMORY),
     };
     let jailed = jail
         .spawn(move |mut enclosure| {
             let Some(root) = enclosure.take_vm_root() else {
                 return 10;
             };
-            let mut config = config(rig, boot, root, write, word);
+            let mut config = config(rig, boot, Some(root), write, word);
             config.thread_lock = Some(enclosure.thread_lock());
             if word == "device" {
                 config.devices.push(VmDevice {
@@ -451,7 +454,11 @@ fn without_namespaces(rig: &Rig) {
                 let before = kernels();
                 let mut started = start(rig, "hang");
                 wait_for(&started.console, "TEST child exited");
-                let report = started.machine.jail().clone();
+                let report = started
+                    .machine
+                    .jail()
+                    .expect("a process of its own")
+                    .clone();
                 assert!(!report.stands(Wall::EmptyRoot), "{report}");
                 assert!(report.stands(Wall::Landlock), "{report}");
                 started.machine.stop().expect("it lives");

@@ -28,8 +28,6 @@ pub(crate) struct MachineBoot {
 enum StartError {
     #[error("make disk '{serial}'")]
     Disk { serial: String, source: BlockError },
-    #[error("the jail holds no root for the kernel")]
-    NoRoot,
     #[error(transparent)]
     Platform(#[from] PlatformError),
 }
@@ -88,7 +86,7 @@ impl MachineBoot {
             memory_bytes: spec.memory.0,
             vcpus: spec.cpus,
             boot,
-            root: walls.take_vm_root().ok_or(StartError::NoRoot)?,
+            root: walls.take_vm_root(),
             console,
             devices,
             arguments: Vec::new(),

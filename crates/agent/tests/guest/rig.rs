@@ -145,8 +145,9 @@ pub struct Guest {
 pub async fn boot(parts: &Parts, disks: &Disks) -> Guest {
     let began = Instant::now();
     let initramfs = build_initramfs(&parts.agent, &parts.kernel, disks.place.path()).unwrap();
-    let boot = Boot::open(&parts.kernel, &initramfs).unwrap();
-    let root = VmRoot::unjailed(&boot.root(MEMORY), Some(HostIds::default())).unwrap();
+    let boot = Boot::open(Isolation::UserMode, &parts.kernel, &initramfs).unwrap();
+    let root = boot.root(MEMORY).unwrap();
+    let root = VmRoot::unjailed(&root, Some(HostIds::default())).unwrap();
     let (console, write) = nix::unistd::pipe().unwrap();
     let promises = Promises::default();
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -183,7 +184,7 @@ pub async fn boot(parts: &Parts, disks: &Disks) -> Guest {
             memory_bytes: MEMORY,
             vcpus: 1,
             boot,
-            root,
+            root: Some(root),
             console: write,
             devices,
             arguments: Vec::new(),

@@ -40,14 +40,23 @@ impl Platform for UserMode {
         1
     }
 
-    fn start(&self, config: VmConfig) -> Result<Box<dyn Machine>, PlatformError> {
+    fn shares_memory(&self) -> bool {
+        // Its guest memory is a file of its own, made by the kernel's process.
+        false
+    }
+
+    fn start(&self, mut config: VmConfig) -> Result<Box<dyn Machine>, PlatformError> {
         check(&config)?;
+        let root = config
+            .root
+            .take()
+            .ok_or(PlatformError::Unprepared(Isolation::UserMode))?;
         let sockets = config
             .devices
             .iter()
             .enumerate()
             .map(|(index, device)| {
-                bind(&config.root, index).map_err(|source| PlatformError::Socket {
+                bind(&root, index).map_err(|source| PlatformError::Socket {
                     name: device.name.clone(),
                     source,
                 })
@@ -59,13 +68,13 @@ impl Platform for UserMode {
             arguments: command_line::build(&config)?,
             environment: command_line::environment(),
             console: config.console.as_fd(),
-            root: &config.root,
+            root: &root,
             cpu: cpu::choose(),
             limits: KernelLimits::default(),
         };
         let kernel = command.spawn().map_err(PlatformError::Kernel)?;
         // From here on the kernel ends with this value, also where a later step fails.
-        let mut process = Process::new(kernel, config.root);
+        let mut process = Process::new(kernel, root);
         for (device, listener) in config.devices.into_iter().zip(sockets) {
             let lock = config.thread_lock.clone();
             let on_start = move || match lock {

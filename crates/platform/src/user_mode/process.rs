@@ -125,8 +125,8 @@ impl Machine for Process {
         }
     }
 
-    fn jail(&self) -> &JailReport {
-        &self.kernel.report
+    fn jail(&self) -> Option<&JailReport> {
+        Some(&self.kernel.report)
     }
 
     fn finish_devices(&mut self) -> Vec<DeviceEnd> {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use bulkhead_platform::{Boot, BootError};
 
+use crate::chain::chain;
 use crate::client::CONTROL_SOCKET;
 use crate::failure::StartFailure;
 use crate::logs::LOG_FILES;
@@ -32,11 +33,14 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens all of it; the working directory is the container's.
     pub fn open(spec: &SandboxSpec) -> Result<Self, StartFailure> {
-        let boot = Boot::open(&spec.kernel, &spec.initramfs).map_err(|e| {
+        let boot = Boot::open(spec.isolation, &spec.kernel, &spec.initramfs).map_err(|e| {
             let (what, path) = match &e {
                 BootError::Kernel { path, .. } => ("kernel", path),
                 BootError::Library { path, .. } => ("kernel's library", path),
                 BootError::Initramfs { path, .. } => ("initramfs", path),
+                BootError::Kvm { .. } => {
+                    return StartFailure::Platform { reason: chain(&e) };
+                }
             };
             let reason = e.source().map(ToString::to_string).unwrap_or_default();
             StartFailure::File {

@@ -68,23 +68,24 @@ pub(super) fn run(
             }
         },
     };
-    let (result, unlinked) = match report {
+    match report {
         Ok(mut exit) => {
             exit.timings.stopped = stopped;
-            let unlinked = record.close(Some(&exit));
+            if let Some(unlinked) = record.close(Some(&exit)) {
+                // Before anybody is told: the next command may need the space.
+                unlinked.remove();
+            }
             exit.timings.finished = Timings::now();
             let _ = frame::send(launcher, &Report::Ended(exit), &[]);
-            (Ok(()), unlinked)
+            Ok(())
         }
         Err(failure) => {
-            let unlinked = record.close(None);
-            (Err(failure), unlinked)
+            if let Some(unlinked) = record.close(None) {
+                unlinked.remove();
+            }
+            Err(failure)
         }
-    };
-    if let Some(unlinked) = unlinked {
-        unlinked.remove();
     }
-    result
 }
 
 /// Forks the jailed half. Returns in the monitor only.
@@ -105,7 +106,7 @@ fn spawn(
     let jail = SandboxJail {
         host_ids: Some(host_ids),
         keep,
-        vm_root: Some(opened.boot.root(spec.memory.0)),
+        vm_root: opened.boot.root(spec.memory.0),
     };
     let jailed = jail
         .spawn(move |enclosure| {
