@@ -142,6 +142,43 @@ fn a_full_disk_fails_cleanly() {
     }
 }
 
+/// A container with `--rm` that filled the disk made the next command fail, because its space was given back only
+/// after its run had returned.
+#[test]
+fn the_space_of_a_removed_container_is_free_when_its_run_returns() {
+    let Some(b) = Bulkhead::new(User::Root) else {
+        return;
+    };
+    std::fs::create_dir_all(b.root()).unwrap();
+    let root = b.root().to_str().unwrap().to_owned();
+    run_tool("mount", &["-t", "tmpfs", "-o", "size=200m", "tmpfs", &root]).ok();
+    let used = || {
+        let status = nix::sys::statvfs::statvfs(root.as_str()).unwrap();
+        (status.blocks() - status.blocks_free()) * status.fragment_size()
+    };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        b.command(&["import", "-", "busybox"])
+            .with_input(bulkhead_e2e::busybox_tar())
+            .finish()
+            .ok();
+        b.run(&["run", "--rm", "busybox", "true"]).ok();
+        let before = used();
+        for _ in 0..5 {
+            let fill = "dd if=/dev/urandom of=/f bs=1M count=100 conv=fsync";
+            b.run(&["run", "--rm", "busybox", "sh", "-c", fill]).ok();
+            let after = used();
+            assert!(
+                after < before + (1 << 20),
+                "{before} bytes were used before, {after} after"
+            );
+        }
+    }));
+    run_tool("umount", &["-l", &root]).ok();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     std::io::Read::read_exact(

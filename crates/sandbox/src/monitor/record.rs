@@ -112,8 +112,8 @@ impl Record {
     }
 }
 
-/// A container's directory under a name that is no container's: it is gone for everybody, and freeing
-/// its disk keeps nobody waiting. What a kill leaves of it is found by the engine's sweep.
+/// A container's directory under a name that is no container's: it is gone for everybody at once, and
+/// what a kill leaves of it is found by the engine's sweep.
 pub(super) struct Unlinked(PathBuf);
 
 impl Unlinked {
