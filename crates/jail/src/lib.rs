@@ -14,7 +14,9 @@ mod report;
 mod sandbox;
 mod seccomp;
 mod sys;
-#[cfg(debug_assertions)]
+#[cfg(feature = "trespass")]
+mod trespass;
+#[cfg(all(debug_assertions, not(feature = "trespass")))]
 mod violation;
 mod vm_root;
 

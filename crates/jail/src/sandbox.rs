@@ -223,6 +223,7 @@ impl SandboxJail {
         }
         // A change of ids made the process invisible to its owner's tools.
         sys::dumpable().map_err(JailError::step("stay visible to its owner"))?;
+        sys::one_heap();
         sys::limit(libc::RLIMIT_CORE, 0).map_err(JailError::step("forbid core dumps"))?;
 
         let ruleset = match &vm_root {
@@ -342,7 +343,10 @@ impl ThreadLock {
         seccomp::install(thread).map_err(|source| JailError::Wall {
             wall: Wall::Seccomp,
             source,
-        })
+        })?;
+        #[cfg(feature = "trespass")]
+        crate::trespass::attempt(thread);
+        Ok(())
     }
 }
 

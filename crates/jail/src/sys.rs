@@ -373,6 +373,15 @@ pub(crate) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     poll.revents & libc::POLLHUP != 0
 }
 
+/// Lets all threads of this process share one heap. To be called while there is one thread.
+///
+/// With a heap for each thread glibc reads /proc/sys/vm/overcommit_memory when one first shrinks, which no policy
+/// allows; and the first heap grows with brk, so that a locked thread needs no mmap. It is smaller, too.
+pub(crate) fn one_heap() {
+    // SAFETY: sets a parameter of malloc. It fails for unknown parameters only.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Makes the mount at `path` read-only.
 pub(crate) fn mount_read_only(path: &CStr) -> io::Result<()> {
     let attributes = libc::mount_attr {
