@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Runs a command in a machine with a true /dev/kvm, which QEMU emulates in software: tests/rig/README.md.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+usage() {
+    cat <<'TEXT'
+usage: tests/rig/run.sh [OPTION…] -- COMMAND [ARGUMENT…]
+
+Starts Debian's cloud kernel in QEMU under software emulation with nested virtualization, runs COMMAND as root
+in it with the output shown live, powers the machine off and exits with COMMAND's exit code.
+
+  --payload DIR     a copy of DIR is mounted at /payload (writable; changes are lost)
+  --at PATH         mount the payload at PATH too, for programs with paths compiled in
+  --bare            no Debian root file system: busybox from the initramfs alone (starts at once, needs no packages)
+  --memory MIB      memory of the machine (default 4096)
+  --cpus N          processors of the machine (default 2)
+  --timeout SECONDS end the machine after so long (default 1800); the exit code is then 124
+  --console FILE    keep the machine's kernel log there
+
+Exit codes of the rig itself: 124 out of time, 125 the machine died or could not be started (the end of its kernel
+log is shown).
+TEXT
+}
+
+payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --payload) payload=$2; shift ;;
+    --at) at=$2; shift ;;
+    --bare) bare=yes ;;
+    --memory) memory=$2; shift ;;
+    --cpus) cpus=$2; shift ;;
+    --timeout) limit=$2; shift ;;
+    --console) console=$2; shift ;;
+    -h | --help) usage; exit 0 ;;
+    --) shift; break ;;
+    *) usage >&2; exit 125 ;;
+    esac
+    shift
+done
+[ $# -gt 0 ] || { usage >&2; exit 125; }
+
+fail() { echo "rig: $*" >&2; exit 125; }
+
+command -v qemu-system-x86_64 >/dev/null || fail "qemu-system-x86 is not installed (scripts/deps.sh kvm installs it)"
+kernel=$(find /boot -maxdepth 1 -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -n 1)
+[ -n "$kernel" ] || fail "linux-image-cloud-amd64 is not installed (scripts/deps.sh kvm installs it)"
+release=${kernel#/boot/vmlinuz-}
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/bulkhead-rig-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+[ -n "$console" ] || console=$work/console
+
+root=''
+if [ $bare = no ]; then
+    root=$("$here/root.sh") || fail "the root file system could not be made"
+fi
+
+# The initramfs: busybox, the modules that the machine needs before it has a root, and the command.
+"$here/initramfs.sh" "$release" "$work/initramfs"
+mkdir "$work/run"
+{
+    printf 'exec'
+    for word in "$@"; do
+        printf " '%s'" "${word//\'/\'\\\'\'}"
+    done
+    echo
+} >"$work/run/rig-command"
+printf '%s' "$at" >"$work/run/rig-payload-at"
+(cd "$work/run" && printf '%s\n' rig-command rig-payload-at | busybox cpio -o -H newc 2>/dev/null) >>"$work/initramfs"
+
+drives=()
+drive() { # serial number, file; what the machine writes goes to a temporary overlay
+    drives+=(-drive "file=$2,if=none,id=$1,format=raw,snapshot=on,cache=unsafe,file.locking=off")
+    drives+=(-device "virtio-blk-pci,drive=$1,serial=$1")
+}
+if [ -n "$payload" ]; then
+    # A third more than the files, for inodes, the journal-less file system's own blocks and what a test writes.
+    size=$(du -sm --apparent-size "$payload" | cut -f 1)
+    mke2fs -q -F -t ext4 -O ^has_journal -m 0 -E lazy_itable_init=1,root_owner=0:0 -d "$payload" \
+        "$work/payload" $((size * 4 / 3 + 64))M >/dev/null || fail "the payload disk could not be made"
+    drive payload "$work/payload"
+fi
+[ -z "$root" ] || drive root "$root"
+
+# A pipe of our own, because the standard output may be anything: QEMU wants one that is open for writing only.
+exec {output}> >(exec cat)
+copier=$!
+# The status port is written last: a machine that dies leaves it empty.
+: >"$work/status"
+code=0
+timeout --foreground "$limit" qemu-system-x86_64 \
+    -M q35,graphics=off -accel tcg,thread=multi,tb-size=1024 -cpu max -smp "$cpus" -m "$memory" \
+    -nodefaults -no-user-config -display none -no-reboot \
+    -kernel "$kernel" -initrd "$work/initramfs" \
+    -append "console=ttyS0 loglevel=${RIG_LOGLEVEL:-5} panic=-1 mitigations=off tsc=reliable nokaslr" \
+    -chardev "file,id=console,path=$console" -serial chardev:console \
+    -device virtio-serial-pci \
+    -add-fd fd=3,set=1 -chardev file,id=output,path=/dev/fdset/1,append=on -device virtserialport,chardev=output,nr=1 \
+    -chardev "file,id=status,path=$work/status" -device virtserialport,chardev=status,nr=2 \
+    -device virtio-rng-pci \
+    "${drives[@]}" </dev/null 3>&"$output" || code=$?
+exec {output}>&-
+wait "$copier"
+
+tail_of_the_log() {
+    echo "--- the end of the machine's kernel log" >&2
+    tail -n 40 "$console" | tr -d '\r' >&2
+}
+if [ "$code" = 124 ]; then
+    echo "rig: the command did not end within $limit s" >&2
+    tail_of_the_log
+    exit 124
+fi
+if ! grep -qx '[0-9][0-9]*' "$work/status"; then
+    echo "rig: the machine died (QEMU's exit code $code)" >&2
+    tail_of_the_log
+    exit 125
+fi
+exit "$(head -n 1 "$work/status")"
