@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 threads=$(nproc)
 status=0
 cargo test --locked --workspace --exclude bulkhead-e2e || status=$?
+scripts/build-trespass.sh || status=$?
 cargo test --locked -p bulkhead-e2e --no-fail-fast -- --test-threads="$threads" || status=$?
 exit "$status"
