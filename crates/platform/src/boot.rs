@@ -114,7 +114,7 @@ impl Boot {
         Ok(Self {
             kernel: Arc::new(file.into()),
             initramfs,
-            arguments: kernel.kind.arguments(),
+            arguments: kernel.arguments(),
             platform,
         })
     }

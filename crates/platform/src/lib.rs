@@ -18,7 +18,7 @@ mod user_mode;
 
 pub use boot::{Boot, BootError};
 pub use initramfs::{InitramfsError, build_initramfs};
-pub use kernel::{ElfError, KernelError, KernelImage, KernelKind, KernelSearch, find_kernel};
+pub use kernel::{FileError, KernelError, KernelImage, KernelKind, KernelSearch, find_kernel};
 pub use machine::{
     DeviceEnd, Machine, MachineExit, Platform, PlatformError, VmConfig, VmDevice, platform,
 };

@@ -65,12 +65,7 @@ impl GuestError {
             Self::NoAgent { .. } => {
                 "install Bulkhead completely ('make install'), or name the agent with BULKHEAD_AGENT"
             }
-            Self::Kernel(KernelError::NotFound { .. }) => {
-                "install one: 'apt-get install user-mode-linux', or build our faster one: 'make kernel'"
-            }
-            Self::Kernel(KernelError::Modules { .. }) => {
-                "install the modules that belong to this kernel, or build one that needs none: 'make kernel'"
-            }
+            Self::Kernel(error) => return Some(error.remedy()),
             Self::Platform { .. } => "'bulkhead doctor' says which platforms work here",
             _ => return None,
         };
@@ -86,12 +81,10 @@ impl Engine {
             .or(self.settings.isolation)
             .unwrap_or(Isolation::UserMode);
         let search = self.kernel_search();
-        let kernel = match find_kernel(isolation, &search) {
-            Ok(kernel) => kernel,
-            // The lookup only knows that it has no kernel; the probe knows why the platform is no good.
-            Err(KernelError::Platform(isolation)) => return Err(unusable(isolation, &search)),
-            Err(error) => return Err(error.into()),
-        };
+        if isolation == Isolation::Kvm {
+            works(isolation, &search)?;
+        }
+        let kernel = find_kernel(isolation, &search)?;
         let agent = find_agent(&self.environment, &self.settings)?;
         let initramfs = build_initramfs(&agent, &kernel, &self.root.cache())?;
         Ok(Guest {
@@ -111,13 +104,16 @@ impl Engine {
     }
 }
 
-fn unusable(isolation: Isolation, search: &KernelSearch) -> GuestError {
+/// A kernel is of no use where the platform is none, and the probe knows why.
+fn works(isolation: Isolation, search: &KernelSearch) -> Result<(), GuestError> {
     let report = probe(search)
         .into_iter()
         .find(|report| report.isolation == isolation);
-    let obstacles = report.map(|report| report.obstacles).unwrap_or_default();
-    GuestError::Platform {
-        isolation,
-        obstacles,
+    match report {
+        Some(report) if report.works() => Ok(()),
+        report => Err(GuestError::Platform {
+            isolation,
+            obstacles: report.map(|report| report.obstacles).unwrap_or_default(),
+        }),
     }
 }

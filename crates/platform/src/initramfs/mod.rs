@@ -21,7 +21,7 @@ use crate::kernel::{KernelImage, KernelKind};
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
 /// What the archive looks like: part of the cache key, to be raised with every change of the layout.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Archives that no start has made or refreshed for this long are removed when a new one is made.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -55,7 +55,7 @@ pub enum InitramfsError {
         /// Where it was looked for.
         modules: PathBuf,
     },
-    /// A module is compressed; user-mode kernels of the releases that we support have plain ones.
+    /// A module is compressed; kernels of the releases that we support have plain ones.
     #[error("module {0} is compressed, which is not supported")]
     Compressed(PathBuf),
     /// The archive could not be written.
@@ -127,7 +127,7 @@ fn write(
     })?;
     let mut loaded = Vec::new();
     if let (KernelKind::Distribution, Some(modules)) = (kernel.kind, &kernel.modules) {
-        for module in modules::load_order(modules)? {
+        for module in modules::load_order(kernel.isolation, modules)? {
             if module.extension().is_none_or(|extension| extension != "ko") {
                 return Err(InitramfsError::Compressed(module));
             }
@@ -214,10 +214,12 @@ mod tests {
 
     fn tuned() -> KernelImage {
         KernelImage {
+            isolation: bulkhead_types::Isolation::UserMode,
             path: PathBuf::from("/nonexistent"),
             kind: KernelKind::Tuned,
             modules: None,
             libraries: Vec::new(),
+            dax: false,
         }
     }
 

@@ -1,25 +1,24 @@
-//! The little of ELF that tells what a kernel needs: loader, libraries.
+//! The little of ELF that tells what sort of kernel a file is and what it needs: segments, loader, libraries.
 
-/// The file is not what it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ElfError {
-    /// No ELF file.
-    #[error("it is not an ELF file")]
-    Magic,
-    /// Another machine, byte order or word size.
-    #[error("it is not a 64-bit x86 executable")]
-    Machine,
-    /// A table lies outside the file.
-    #[error("it is truncated or damaged")]
-    Truncated,
-}
+use super::file::FileError;
 
 /// A parsed executable; borrows the file's beginning.
 #[derive(Debug)]
 pub(crate) struct Elf<'a> {
+    entry: u64,
+    segments: Vec<Segment>,
     interpreter: Option<&'a str>,
     needed: Vec<&'a str>,
 }
+
+/// The four bytes that every ELF file begins with.
+pub(crate) const MAGIC: &[u8] = b"\x7fELF";
+
+/// Where the kernel's half of the address space begins on x86-64.
+const UPPER_HALF: u64 = 1 << 63;
+
+/// The machine's number for x86-64.
+const X86_64: u16 = 62;
 
 const LOAD: u32 = 1;
 const DYNAMIC: u32 = 2;
@@ -27,47 +26,76 @@ const INTERPRETER: u32 = 3;
 const TAG_NEEDED: u64 = 1;
 const TAG_STRINGS: u64 = 5;
 
+#[derive(Debug)]
 struct Segment {
     kind: u32,
     offset: u64,
     address: u64,
+    physical: u64,
+    /// Bytes in the file.
     size: u64,
 }
 
 impl<'a> Elf<'a> {
     /// Parses the file's headers. Libraries are known only if `file` reaches as far as the dynamic section and the
     /// string table; the loader's name only needs the first pages.
-    pub(crate) fn parse(file: &'a [u8]) -> Result<Self, ElfError> {
-        if file.get(..4) != Some(b"\x7fELF") {
-            return Err(ElfError::Magic);
+    pub(crate) fn parse(file: &'a [u8]) -> Result<Self, FileError> {
+        if file.get(..4) != Some(MAGIC) {
+            return Err(FileError::NoKernel);
         }
-        // Class 64, little endian; machine 62 is x86-64.
-        if file.get(4..6) != Some(&[2, 1]) || half(file, 18)? != 62 {
-            return Err(ElfError::Machine);
+        // Class 64, little endian.
+        let machine = half(file, 18)?;
+        if file.get(4..6) != Some(&[2, 1]) || machine != X86_64 {
+            return Err(FileError::Architecture(architecture(machine)));
         }
         let table = double(file, 32)?;
-        let entry = u64::from(half(file, 54)?);
+        let size = u64::from(half(file, 54)?);
         let mut segments = Vec::new();
         for index in 0..u64::from(half(file, 56)?) {
-            let at = table
-                .checked_add(index * entry)
-                .ok_or(ElfError::Truncated)?;
+            let at = table.checked_add(index * size).ok_or(FileError::Damaged)?;
             segments.push(Segment {
                 kind: word(file, at)?,
                 offset: double(file, at.saturating_add(8))?,
                 address: double(file, at.saturating_add(16))?,
+                physical: double(file, at.saturating_add(24))?,
                 size: double(file, at.saturating_add(32))?,
             });
         }
         let interpreter = segments
             .iter()
             .find(|segment| segment.kind == INTERPRETER)
-            .map(|segment| text(file, segment.offset).ok_or(ElfError::Truncated))
+            .map(|segment| text(file, segment.offset).ok_or(FileError::Damaged))
             .transpose()?;
         let needed = needed(file, &segments).unwrap_or_default();
         Ok(Self {
+            entry: double(file, 24)?,
+            segments,
             interpreter,
             needed,
+        })
+    }
+
+    fn loads(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(|segment| segment.kind == LOAD)
+    }
+
+    /// How long the file must be to hold all that is loaded, in bytes.
+    pub(crate) fn extent(&self) -> u64 {
+        let ends = self
+            .loads()
+            .map(|load| load.offset.saturating_add(load.size));
+        ends.max().unwrap_or(0)
+    }
+
+    /// Whether it is a kernel for a machine: linked to the upper half of the address space, which no process has.
+    pub(crate) fn is_for_a_machine(&self) -> bool {
+        self.loads().any(|load| load.address >= UPPER_HALF)
+    }
+
+    /// Whether the entry point is a physical address in what is loaded, as the 64-bit boot protocol needs it.
+    pub(crate) fn has_physical_entry(&self) -> bool {
+        self.loads().any(|load| {
+            (load.physical..load.physical.saturating_add(load.size)).contains(&self.entry)
         })
     }
 
@@ -103,23 +131,38 @@ fn needed<'a>(file: &'a [u8], segments: &[Segment]) -> Option<Vec<&'a str>> {
         .collect()
 }
 
-fn bytes<const N: usize>(file: &[u8], at: u64) -> Result<[u8; N], ElfError> {
-    let start = usize::try_from(at).map_err(|_| ElfError::Truncated)?;
-    let end = start.checked_add(N).ok_or(ElfError::Truncated)?;
-    file.get(start..end)
-        .and_then(|slice| slice.try_into().ok())
-        .ok_or(ElfError::Truncated)
+/// The machine's common name.
+fn architecture(machine: u16) -> &'static str {
+    match machine {
+        3 => "32-bit x86",
+        X86_64 => "32-bit or big-endian programs",
+        20 | 21 => "PowerPC",
+        22 => "s390",
+        40 => "32-bit ARM",
+        183 => "64-bit ARM",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        _ => "another machine",
+    }
 }
 
-fn half(file: &[u8], at: u64) -> Result<u16, ElfError> {
+fn bytes<const N: usize>(file: &[u8], at: u64) -> Result<[u8; N], FileError> {
+    let start = usize::try_from(at).map_err(|_| FileError::Damaged)?;
+    let end = start.checked_add(N).ok_or(FileError::Damaged)?;
+    file.get(start..end)
+        .and_then(|slice| slice.try_into().ok())
+        .ok_or(FileError::Damaged)
+}
+
+fn half(file: &[u8], at: u64) -> Result<u16, FileError> {
     bytes(file, at).map(u16::from_le_bytes)
 }
 
-fn word(file: &[u8], at: u64) -> Result<u32, ElfError> {
+fn word(file: &[u8], at: u64) -> Result<u32, FileError> {
     bytes(file, at).map(u32::from_le_bytes)
 }
 
-fn double(file: &[u8], at: u64) -> Result<u64, ElfError> {
+fn double(file: &[u8], at: u64) -> Result<u64, FileError> {
     bytes(file, at).map(u64::from_le_bytes)
 }
 
@@ -150,7 +193,7 @@ mod tests {
 
     #[test]
     fn damaged_files_are_errors_at_every_length() {
-        assert_eq!(Elf::parse(b"#!/bin/sh").err(), Some(ElfError::Magic));
+        assert_eq!(Elf::parse(b"#!/bin/sh").err(), Some(FileError::NoKernel));
         let file = std::fs::read("/bin/sh").expect("there is a shell");
         for length in 0..512 {
             let _ = Elf::parse(file.get(..length).unwrap_or_default());
@@ -159,6 +202,9 @@ mod tests {
         if let Some(machine) = other.get_mut(18) {
             *machine = 40;
         }
-        assert_eq!(Elf::parse(&other).err(), Some(ElfError::Machine));
+        assert_eq!(
+            Elf::parse(&other).err(),
+            Some(FileError::Architecture("32-bit ARM"))
+        );
     }
 }

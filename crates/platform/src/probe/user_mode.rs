@@ -27,7 +27,11 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
         Ok(kernel) => notes.push(format!("guest kernel: {}", kernel.path.display())),
         Err(error) => {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            obstacles.push(format!("{error}{}", source.unwrap_or_default()));
+            obstacles.push(format!(
+                "{error}{}; {}",
+                source.unwrap_or_default(),
+                error.remedy()
+            ));
         }
     }
     obstacles.extend(ptrace_scope(fs::read_to_string(

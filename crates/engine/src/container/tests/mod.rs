@@ -115,10 +115,12 @@ fn create(
 
 fn kernel() -> KernelImage {
     KernelImage {
+        isolation: bulkhead_types::Isolation::UserMode,
         path: "/kernel".into(),
         kind: KernelKind::Tuned,
         modules: None,
         libraries: Vec::new(),
+        dax: false,
     }
 }
 
