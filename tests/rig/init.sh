@@ -62,7 +62,8 @@ if [ -n "$new" ]; then
     mount -t tmpfs -o mode=755 tmpfs $new/run
     mount -t tmpfs -o mode=1777 tmpfs $new/tmp
     cp /rig-command $new/run/
-    chroot $new /bin/sh -c 'cd / && export HOME=/root && exec sh /run/rig-command' >&8 2>&8
+    # Over the old root, not below it: a process in a mere chroot may not make user namespaces.
+    (cd $new && mount -o move . / && HOME=/root exec chroot . /bin/sh /run/rig-command) >&8 2>&8
 else
     HOME=/tmp sh /rig-command >&8 2>&8
 fi

@@ -12,7 +12,8 @@ in it with the output shown live, powers the machine off and exits with COMMAND'
 
   --payload DIR     a copy of DIR is mounted at /payload (writable; changes are lost)
   --at PATH         mount the payload at PATH too, for programs with paths compiled in
-  --bare            no Debian root file system: busybox from the initramfs alone (starts at once, needs no packages)
+  --bare            no Debian root file system: busybox from the initramfs alone
+  --with PACKAGE    one more Debian package in the root file system; may be given several times
   --memory MIB      memory of the machine (default 4096)
   --cpus N          processors of the machine (default 2)
   --timeout SECONDS end the machine after so long (default 1800); the exit code is then 124
@@ -23,12 +24,13 @@ log is shown).
 TEXT
 }
 
-payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console=''
+payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console='' packages=()
 while [ $# -gt 0 ]; do
     case $1 in
     --payload) payload=$2; shift ;;
     --at) at=$2; shift ;;
     --bare) bare=yes ;;
+    --with) packages+=("$2"); shift ;;
     --memory) memory=$2; shift ;;
     --cpus) cpus=$2; shift ;;
     --timeout) limit=$2; shift ;;
@@ -54,7 +56,7 @@ trap 'rm -rf "$work"' EXIT
 
 root=''
 if [ $bare = no ]; then
-    root=$("$here/root.sh") || fail "the root file system could not be made"
+    root=$("$here/root.sh" "${packages[@]}") || fail "the root file system could not be made"
 fi
 
 # The initramfs: busybox, the modules that the machine needs before it has a root, and the command.
@@ -94,7 +96,7 @@ timeout --foreground "$limit" qemu-system-x86_64 \
     -M q35,graphics=off -accel tcg,thread=multi,tb-size=1024 -cpu max -smp "$cpus" -m "$memory" \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel" -initrd "$work/initramfs" \
-    -append "console=ttyS0 loglevel=${RIG_LOGLEVEL:-5} panic=-1 mitigations=off tsc=reliable nokaslr" \
+    -append "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable nokaslr" \
     -chardev "file,id=console,path=$console" -serial chardev:console \
     -device virtio-serial-pci \
     -add-fd fd=3,set=1 -chardev file,id=output,path=/dev/fdset/1,append=on -device virtserialport,chardev=output,nr=1 \
