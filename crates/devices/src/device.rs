@@ -1,6 +1,6 @@
 //! The seam between a virtio device and whatever carries its queues.
 
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, SharedMemory};
 use crate::poll::{Poller, Readiness};
 use crate::virtio::queue::{QueueError, VirtQueue};
 
@@ -15,6 +15,8 @@ pub enum DeviceId {
     Rng = 4,
     /// Socket device, section 5.10.
     Vsock = 19,
+    /// Persistent memory, section 5.19.
+    Pmem = 27,
 }
 
 impl DeviceId {
@@ -29,7 +31,8 @@ impl DeviceId {
 pub struct Activation {
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// One queue per entry of [`Device::queue_sizes`], in the same order.
+    /// One queue per entry of [`Device::queue_sizes`], in the same order. Over registers a driver
+    /// may leave out the last ones; a device that needs them refuses.
     pub queues: Vec<VirtQueue>,
     /// The feature bits the driver accepted, a subset of [`Device::features`].
     pub features: u64,
@@ -119,6 +122,17 @@ pub trait Device: Send {
 
     /// The configuration space, little endian. Reads past its end are zeros.
     fn config(&self) -> &[u8];
+
+    /// Memory of the host that is to appear in the guest's physical memory, if the device has any.
+    /// Whoever runs the guest maps it and says where by [`Device::place`], before the driver starts.
+    fn shared_memory(&self) -> Option<SharedMemory> {
+        None
+    }
+
+    /// The device's [`SharedMemory`] begins at this guest physical address.
+    fn place(&mut self, guest_address: u64) {
+        let _ = guest_address;
+    }
 
     /// The driver is ready: memory, queues and accepted features are known.
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError>;

@@ -1,8 +1,9 @@
 //! Virtio devices and their transports; they know queues and guest memory, never a hypervisor.
 //!
 //! * [`Device`] is the seam: a transport owns the thread and the poll loop, and calls the device.
-//! * [`Block`], [`Rng`] and [`Vsock`] are the devices.
-//! * [`vhost_user`] is the transport for a kernel that runs as a process of its own.
+//! * [`Block`], [`Pmem`], [`Rng`] and [`Vsock`] are the devices.
+//! * [`vhost_user`] is the transport for a kernel that runs as a process of its own, [`mmio`] the
+//!   one for a kernel on virtual CPUs of this process.
 //!
 //! Everything a guest writes (rings, descriptors, headers) and everything a front end sends is
 //! hostile input: it is checked before use, and a violation ends that one device with an error.
@@ -15,10 +16,11 @@ mod transport;
 mod virtio;
 
 pub use device::{Activation, Device, DeviceError, DeviceId, Work};
-pub use memory::GuestMemory;
+pub use memory::{GuestMemory, SharedMemory};
 pub use poll::{Interest, Poller, Readiness};
-pub use transport::vhost_user;
+pub use transport::{Handle, TransportError, mmio, vhost_user};
 pub use virtio::block::{Block, BlockError, Fault};
+pub use virtio::pmem::{Pmem, PmemError};
 pub use virtio::queue::{
     Buffers, Chain, Notifier, QueueError, RingLayout, VIRTIO_F_RING_EVENT_IDX, VirtQueue,
 };

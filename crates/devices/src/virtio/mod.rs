@@ -1,6 +1,7 @@
 //! The devices, one folder each, and the queues they share.
 
 pub(crate) mod block;
+pub(crate) mod pmem;
 pub(crate) mod queue;
 pub(crate) mod rng;
 pub(crate) mod vsock;

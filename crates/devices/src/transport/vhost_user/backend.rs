@@ -15,8 +15,10 @@ use super::message::{F_PROTOCOL_FEATURES, ProtocolFeatures, Reply, Request};
 use super::notify::{Call, Kick};
 use super::regions::{RegionError, Regions};
 use super::vring::Vring;
-use crate::device::{Activation, Device, DeviceError, Work};
-use crate::poll::{Interest, Poller, Readiness, TRANSPORT_TOKENS};
+use crate::device::{Device, DeviceError, Work};
+use crate::poll::{Poller, Readiness, TRANSPORT_TOKENS};
+use crate::transport::served::Served;
+use crate::transport::thread::EDGE;
 use crate::virtio::queue::{QueueError, VIRTIO_F_RING_EVENT_IDX, VirtQueue};
 
 /// Kick descriptors have the tokens from here on, by ring.
@@ -88,31 +90,23 @@ pub enum SessionError {
 }
 
 pub(super) struct Backend {
-    device: Box<dyn Device>,
-    poller: Poller,
+    served: Served,
     accepted: u64,
     regions: Option<Regions>,
     rings: Vec<Vring>,
-    active: bool,
     /// Never written to; closing it would make user-mode Linux remove the device.
     backend_requests: Option<OwnedFd>,
-    /// Rings that stopped at their bound and want to be served again, by bit.
-    again: u64,
 }
 
 impl Backend {
     pub(super) fn new(device: Box<dyn Device>, poller: Poller) -> Self {
-        // `again` has a bit per ring; no device comes near 64.
-        let count = device.queue_sizes().len().min(64);
+        let count = device.queue_sizes().len();
         Self {
-            device,
-            poller,
+            served: Served::new(device, poller),
             accepted: 0,
             regions: None,
             rings: (0..count).map(|_| Vring::default()).collect(),
-            active: false,
             backend_requests: None,
-            again: 0,
         }
     }
 
@@ -124,7 +118,7 @@ impl Backend {
             descriptors,
             ..
         } = incoming;
-        let offered = self.device.features() | F_PROTOCOL_FEATURES;
+        let offered = self.served.device().features() | F_PROTOCOL_FEATURES;
         match request {
             Request::GetFeatures => return Ok(Some(Reply::Number(offered))),
             Request::SetFeatures(accepted) => {
@@ -211,7 +205,7 @@ impl Backend {
 
     /// Bytes past the end are zeros: a driver reads fields of features it was not offered.
     fn config(&self, offset: u32, size: u32) -> Reply {
-        let space = self.device.config().iter().copied();
+        let space = self.served.device().config().iter().copied();
         let data = space
             .chain(std::iter::repeat(0))
             .skip(offset as usize)
@@ -235,20 +229,15 @@ impl Backend {
 
     fn set_kick(&mut self, ring: u32, descriptor: Option<OwnedFd>) -> Result<(), SessionError> {
         let failed = |source| SessionError::Notification { ring, source };
-        let poller = self.poller.clone();
+        let poller = self.served.poller().clone();
         // Without protocol features there is no message to enable a ring (section "Ring states").
         let enabled = self.accepted & F_PROTOCOL_FEATURES == 0;
         let slot = self.change(ring)?;
         slot.kick = None;
         if let Some(descriptor) = descriptor {
             let kick = Kick::new(descriptor).map_err(failed)?;
-            let interest = Interest {
-                readable: true,
-                writable: false,
-                edge: true,
-            };
             poller
-                .add_any(kick.descriptor(), KICK_TOKENS | u64::from(ring), interest)
+                .add_any(kick.descriptor(), KICK_TOKENS | u64::from(ring), EDGE)
                 .map_err(failed)?;
             slot.kick = Some(kick);
             slot.enabled |= enabled;
@@ -258,24 +247,19 @@ impl Backend {
 
     /// Take the rings back from the device, with the indexes it has come to.
     fn stop(&mut self) {
-        if !self.active {
-            return;
-        }
-        self.active = false;
-        self.again = 0;
-        let queues = self.device.reset().map(|activation| activation.queues);
-        for (ring, queue) in self.rings.iter_mut().zip(queues.unwrap_or_default()) {
+        let queues = self.served.stop();
+        for (ring, queue) in self.rings.iter_mut().zip(queues) {
             ring.base = queue.position();
         }
     }
 
     fn start_if_ready(&mut self) -> Result<(), SessionError> {
-        if self.active || !self.rings.iter().all(Vring::is_ready) {
+        if self.served.is_active() || !self.rings.iter().all(Vring::is_ready) {
             return Ok(());
         }
         let regions = self.regions.as_ref().ok_or(SessionError::NoMemory)?;
         let event_idx = self.accepted & VIRTIO_F_RING_EVENT_IDX != 0;
-        let limits = self.device.queue_sizes().iter();
+        let limits = self.served.device().queue_sizes().iter();
         let queues: Result<Vec<VirtQueue>, SessionError> = self
             .rings
             .iter()
@@ -289,71 +273,41 @@ impl Backend {
                     })
             })
             .collect();
-        let activation = Activation {
-            memory: regions.memory.clone(),
-            queues: queues?,
-            features: self.accepted & !F_PROTOCOL_FEATURES,
-            poller: self.poller.clone(),
-        };
-        self.device
-            .activate(activation)
-            .map_err(SessionError::Device)?;
-        self.active = true;
-        // Kicks may have come before the device was there to hear them.
-        self.again = (1_u64 << self.rings.len()).wrapping_sub(1);
-        Ok(())
+        let memory = regions.memory.clone();
+        let features = self.accepted & !F_PROTOCOL_FEATURES;
+        self.served
+            .activate(memory, queues?, features)
+            .map_err(SessionError::Device)
     }
 
     /// The driver kicked a ring.
     pub(super) fn kicked(&mut self, ring: usize) {
         if let Some(kick) = self.rings.get(ring).and_then(|ring| ring.kick.as_ref()) {
             kick.acknowledge();
-            self.again |= 1 << ring;
+            self.served.kicked(ring);
         }
     }
 
     /// A descriptor of the device is ready.
     pub(super) fn source(&mut self, token: u64, ready: Readiness) -> Result<(), SessionError> {
-        if !self.active {
-            return Ok(());
-        }
-        self.device
-            .source_event(token, ready)
+        self.served
+            .source(token, ready)
             .map_err(SessionError::Device)
     }
 
-    /// Serve the rings that were kicked, then let the device settle. [`Work::More`] asks to be
-    /// called again after a look at other events.
+    /// Serve the rings that were kicked, then let the device settle.
     pub(super) fn serve(&mut self) -> Result<Work, SessionError> {
-        if !self.active {
-            return Ok(Work::Done);
-        }
-        let mut kicked = std::mem::take(&mut self.again);
-        while kicked != 0 {
-            let ring = kicked.trailing_zeros();
-            kicked &= kicked - 1;
-            let work = self.device.queue_event(ring as usize);
-            if work.map_err(SessionError::Device)? == Work::More {
-                self.again |= 1 << ring;
-            }
-        }
-        let settled = self.device.settle().map_err(SessionError::Device)?;
-        if self.again != 0 {
-            return Ok(Work::More);
-        }
-        Ok(settled)
+        self.served.serve().map_err(SessionError::Device)
     }
 
     /// The front end is gone: look at every ring once more, kicks may have been lost with it.
     pub(super) fn look_everywhere(&mut self) {
-        if self.active {
-            self.again = (1_u64 << self.rings.len()).wrapping_sub(1);
-        }
+        self.served.look_everywhere();
     }
 
     /// Whether everything the guest handed over has reached the host.
     pub(super) fn drained(&self) -> bool {
-        !self.active || self.device.drained()
+        self.served.drained()
     }
 }
 

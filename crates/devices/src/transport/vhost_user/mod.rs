@@ -38,5 +38,8 @@ mod regions;
 mod server;
 mod vring;
 
+pub use super::{Handle, TransportError};
+pub use backend::SessionError;
+pub use channel::ChannelError;
 pub use message::{MAX_PAYLOAD, MessageError, ProtocolFeatures, Region, Request, RingAddresses};
-pub use server::{Handle, TransportError, spawn};
+pub use server::spawn;

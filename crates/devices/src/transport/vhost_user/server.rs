@@ -1,114 +1,23 @@
-//! A device's thread: wait, take what is ready, serve.
+//! The front end's messages, the rings' kicks and the device's own descriptors, in one thread.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use nix::sys::epoll::EpollEvent;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
-use super::backend::{Backend, KICK_TOKENS, SessionError};
-use super::channel::{Channel, ChannelError, Received};
+use super::backend::{Backend, KICK_TOKENS};
+use super::channel::{Channel, Received};
 use super::message::Reply;
 use crate::device::{Device, Work};
-use crate::poll::{Interest, Poller, TRANSPORT_TOKENS};
+use crate::poll::{Poller, Readiness, TRANSPORT_TOKENS};
+use crate::transport::TransportError;
+use crate::transport::thread::{self, Handle, LEVEL, Turn};
 
-const STOP: u64 = TRANSPORT_TOKENS;
 const LISTENER: u64 = TRANSPORT_TOKENS | 1;
 const FRONT_END: u64 = TRANSPORT_TOKENS | 2;
-
-/// Events taken in one wake-up.
-const EVENTS: usize = 32;
 
 /// Messages handled in one wake-up: a front end that never stops talking must not keep the thread
 /// from hearing that it should stop.
 const MESSAGES: usize = 64;
-
-/// Enough for the deepest path with room to spare; every idle thread costs what it touches.
-const STACK_BYTES: usize = 128 * 1024;
-
-const LEVEL: Interest = Interest {
-    readable: true,
-    writable: false,
-    edge: false,
-};
-
-/// Why a device's thread ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The caller's own preparation of the thread failed.
-    #[error("prepare the device thread")]
-    Prepare(#[source] io::Error),
-    /// Waiting for events failed.
-    #[error("wait for events of the device")]
-    Wait(#[source] io::Error),
-    /// The front end could not be accepted.
-    #[error("accept the vhost-user front end")]
-    Accept(#[source] io::Error),
-    /// The front end sent nonsense, or its socket failed.
-    #[error("talk to the vhost-user front end")]
-    Channel(#[source] ChannelError),
-    /// The front end set up something impossible, or its guest broke the device.
-    #[error("run the device")]
-    Session(#[source] SessionError),
-    /// The thread panicked.
-    #[error("run the device: its thread panicked")]
-    Panicked,
-}
-
-/// A running device. Dropping it stops the thread without waiting for it.
-#[derive(Debug)]
-pub struct Handle {
-    stop: Arc<EventFd>,
-    ended: Arc<EventFd>,
-    thread: Option<JoinHandle<Result<(), TransportError>>>,
-}
-
-impl Handle {
-    /// Ask the thread to end now, whatever it has not delivered yet.
-    pub fn stop(&self) {
-        // The counter cannot overflow by ones, so this cannot fail.
-        let _ = self.stop.write(1);
-    }
-
-    /// Whether the thread has ended.
-    pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Becomes readable when the thread ends, for whatever reason.
-    pub fn ended(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
-    }
-
-    /// Wait for the thread and learn why it ended. It ends by itself, without error, when the front
-    /// end is gone and all it had sent is delivered.
-    pub fn join(mut self) -> Result<(), TransportError> {
-        match self.thread.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(TransportError::Panicked),
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Signals the end of the thread even if it panics.
-struct Ending(Arc<EventFd>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let _ = self.0.write(1);
-    }
-}
 
 /// Serve `device` to the first front end that connects to `listener`, in a thread called `name`
 /// (15 bytes of it show). The thread first runs `on_start`; an error of it ends the thread.
@@ -118,35 +27,17 @@ pub fn spawn(
     name: &str,
     on_start: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Handle> {
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let stop = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-    let ended = Arc::new(EventFd::from_value_and_flags(0, flags)?);
     listener.set_nonblocking(true)?;
     let poller = Poller::new()?;
-    poller.add_any(stop.as_fd(), STOP, LEVEL)?;
     poller.add_any(listener.as_fd(), LISTENER, LEVEL)?;
     let server = Server {
         backend: Backend::new(device, poller.clone()),
-        poller,
+        poller: poller.clone(),
         listener: Some(listener),
         channel: None,
+        session: Session::Open,
     };
-    let ending = Ending(Arc::clone(&ended));
-    let keep_stop = Arc::clone(&stop);
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            let _ending = ending;
-            let _keep_stop = keep_stop;
-            on_start().map_err(TransportError::Prepare)?;
-            server.run()
-        })?;
-    Ok(Handle {
-        stop,
-        ended,
-        thread: Some(thread),
-    })
+    thread::spawn(server, poller, name, on_start)
 }
 
 struct Server {
@@ -154,6 +45,7 @@ struct Server {
     poller: Poller,
     listener: Option<UnixListener>,
     channel: Option<Channel>,
+    session: Session,
 }
 
 /// Whether the session goes on.
@@ -163,43 +55,40 @@ enum Session {
     Closed,
 }
 
-impl Server {
-    fn run(mut self) -> Result<(), TransportError> {
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let mut work = Work::Done;
-        let mut session = Session::Open;
-        loop {
-            let count = self
-                .poller
-                .wait(&mut events, work == Work::Done)
-                .map_err(TransportError::Wait)?;
-            for event in events.iter().take(count) {
-                match event.data() {
-                    STOP => return Ok(()),
-                    LISTENER => self.accept()?,
-                    FRONT_END => {
-                        if self.messages()? == Session::Closed {
-                            session = Session::Closed;
-                            self.channel = None;
-                            self.backend.look_everywhere();
-                        }
-                    }
-                    token if token >= KICK_TOKENS => {
-                        self.backend.kicked((token & u64::from(u32::MAX)) as usize);
-                    }
-                    token => self
-                        .backend
-                        .source(token, event.events().into())
-                        .map_err(TransportError::Session)?,
+impl thread::Server for Server {
+    fn event(&mut self, token: u64, ready: Readiness) -> Result<(), TransportError> {
+        match token {
+            LISTENER => self.accept()?,
+            FRONT_END => {
+                if self.messages()? == Session::Closed {
+                    self.session = Session::Closed;
+                    self.channel = None;
+                    self.backend.look_everywhere();
                 }
             }
-            work = self.backend.serve().map_err(TransportError::Session)?;
-            if session == Session::Closed && work == Work::Done && self.backend.drained() {
-                return Ok(());
+            token if token >= KICK_TOKENS => {
+                self.backend.kicked((token & u64::from(u32::MAX)) as usize);
             }
+            token => self
+                .backend
+                .source(token, ready)
+                .map_err(TransportError::Session)?,
         }
+        Ok(())
     }
 
+    fn serve(&mut self) -> Result<Turn, TransportError> {
+        match self.backend.serve().map_err(TransportError::Session)? {
+            Work::More => Ok(Turn::Again),
+            Work::Done if self.session == Session::Closed && self.backend.drained() => {
+                Ok(Turn::End)
+            }
+            Work::Done => Ok(Turn::Wait),
+        }
+    }
+}
+
+impl Server {
     fn accept(&mut self) -> Result<(), TransportError> {
         let Some(listener) = &self.listener else {
             return Ok(());

@@ -43,6 +43,40 @@ pub struct RingLayout {
     pub event_idx: bool,
 }
 
+impl RingLayout {
+    /// Whether a ring can be like this: its size a power of two up to `limit`, its parts aligned
+    /// (section 2.7) and in `memory`.
+    ///
+    /// # Errors
+    /// [`QueueError::Size`], [`QueueError::Alignment`] or [`QueueError::Placement`].
+    pub fn check(&self, memory: &GuestMemory, limit: u16) -> Result<(), QueueError> {
+        if !self.size.is_power_of_two() || self.size > limit.min(MAX_SIZE) {
+            return Err(QueueError::Size {
+                size: self.size,
+                limit,
+            });
+        }
+        let size = usize::from(self.size);
+        let parts = [
+            ("descriptor table", self.descriptors, 16 * size, 16_u64),
+            ("available ring", self.available, 6 + 2 * size, 2),
+            ("used ring", self.used, 6 + 8 * size, 4),
+        ];
+        for (part, address, length, alignment) in parts {
+            if address % alignment != 0 {
+                return Err(QueueError::Alignment { part, address });
+            }
+            // Address zero is how the ring crate says "not set".
+            if address == 0
+                || !GuestMemoryBackend::check_range(memory, GuestAddress(address), length)
+            {
+                return Err(QueueError::Placement { part, address });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A live split virtqueue.
 pub struct VirtQueue {
     queue: Queue,
@@ -71,33 +105,13 @@ impl VirtQueue {
         limit: u16,
         notifier: Box<dyn Notifier>,
     ) -> Result<Self, QueueError> {
-        let bad_size = || QueueError::Size {
+        layout.check(memory, limit)?;
+        let bad_size = |_| QueueError::Size {
             size: layout.size,
             limit,
         };
-        if layout.size > limit {
-            return Err(bad_size());
-        }
-        let mut queue = Queue::new(limit.clamp(1, MAX_SIZE)).map_err(|_| bad_size())?;
-        queue.try_set_size(layout.size).map_err(|_| bad_size())?;
-
-        let size = usize::from(layout.size);
-        let parts = [
-            ("descriptor table", layout.descriptors, 16 * size, 16_u64),
-            ("available ring", layout.available, 6 + 2 * size, 2),
-            ("used ring", layout.used, 6 + 8 * size, 4),
-        ];
-        for (part, address, length, alignment) in parts {
-            if address % alignment != 0 {
-                return Err(QueueError::Alignment { part, address });
-            }
-            // Address zero is how the ring crate says "not set".
-            if address == 0
-                || !GuestMemoryBackend::check_range(memory, GuestAddress(address), length)
-            {
-                return Err(QueueError::Placement { part, address });
-            }
-        }
+        let mut queue = Queue::new(limit.clamp(1, MAX_SIZE)).map_err(bad_size)?;
+        queue.try_set_size(layout.size).map_err(bad_size)?;
         let set = |result: Result<(), virtio_queue::Error>| result.map_err(ring_error("place"));
         set(queue.try_set_desc_table_address(GuestAddress(layout.descriptors)))?;
         set(queue.try_set_avail_ring_address(GuestAddress(layout.available)))?;
