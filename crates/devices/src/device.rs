@@ -13,6 +13,8 @@ pub enum DeviceId {
     Block = 2,
     /// Entropy device, section 5.4.
     Rng = 4,
+    /// Memory balloon, section 5.5.
+    Balloon = 5,
     /// Socket device, section 5.10.
     Vsock = 19,
     /// Persistent memory, section 5.19.
@@ -100,6 +102,9 @@ pub enum DeviceError {
     /// A descriptor of the device could not be watched.
     #[error("watch a descriptor of the device")]
     Poll(#[source] std::io::Error),
+    /// Pages could not be given back to the host.
+    #[error("give pages back to the host")]
+    GiveBack(#[source] std::io::Error),
     /// The host gave no random bytes.
     #[error("read random bytes from the host")]
     Entropy(#[source] getrandom::Error),

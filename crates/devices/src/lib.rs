@@ -1,7 +1,7 @@
 //! Virtio devices and their transports; they know queues and guest memory, never a hypervisor.
 //!
 //! * [`Device`] is the seam: a transport owns the thread and the poll loop, and calls the device.
-//! * [`Block`], [`Pmem`], [`Rng`] and [`Vsock`] are the devices.
+//! * [`Balloon`], [`Block`], [`Pmem`], [`Rng`] and [`Vsock`] are the devices.
 //! * [`vhost_user`] is the transport for a kernel that runs as a process of its own, [`mmio`] the
 //!   one for a kernel on virtual CPUs of this process.
 //!
@@ -19,6 +19,7 @@ pub use device::{Activation, Device, DeviceError, DeviceId, Work};
 pub use memory::{GuestMemory, SharedMemory};
 pub use poll::{Interest, Poller, Readiness};
 pub use transport::{Handle, TransportError, mmio, vhost_user};
+pub use virtio::balloon::Balloon;
 pub use virtio::block::{Block, BlockError, Fault};
 pub use virtio::pmem::{Pmem, PmemError};
 pub use virtio::queue::{

@@ -1,5 +1,6 @@
 //! The devices, one folder each, and the queues they share.
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod pmem;
 pub(crate) mod queue;

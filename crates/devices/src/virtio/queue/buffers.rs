@@ -288,6 +288,54 @@ impl Buffers {
         })
     }
 
+    /// Return the pages to the host: their content is lost, and the next access finds zeros. Pieces
+    /// that lie side by side are one range; what is no whole page of a range stays.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        let mut range = 0..0;
+        for index in 0..self.pieces.len() {
+            let Some(piece) = self.pieces.get(index).filter(|piece| piece.len() > 0) else {
+                continue;
+            };
+            let start = piece.0.iov_base.addr();
+            let end = start + piece.len();
+            if start == range.end {
+                range.end = end;
+            } else if end == range.start {
+                range.start = start;
+            } else {
+                self.discard(std::mem::replace(&mut range, start..end))?;
+            }
+        }
+        self.discard(range)
+    }
+
+    fn discard(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+        let page = page_size();
+        // Neighbours need not be of one region, nor of one kind.
+        for region in self.memory.iter() {
+            let first = region.as_ptr().addr();
+            let last = first + region.size();
+            let start = range.start.max(first).next_multiple_of(page);
+            let end = range.end.min(last) / page * page;
+            let Some(length) = end.checked_sub(start).filter(|length| *length > 0) else {
+                continue;
+            };
+            let advice = if region.flags() & libc::MAP_SHARED == 0 {
+                libc::MADV_DONTNEED
+            } else {
+                libc::MADV_REMOVE
+            };
+            let address = region.as_ptr().wrapping_add(start - first);
+            // SAFETY: the range lies in this region (clamped above), whose mapping `memory` keeps
+            // alive; no reference to its bytes exists, and that they change is what a guest does
+            // at any time.
+            if unsafe { libc::madvise(address.cast(), length, advice) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
     /// The pieces of `start..start + length`, as many as one call takes.
     fn window(&mut self, start: usize, length: usize) -> (*const libc::iovec, libc::c_int) {
         self.window.clear();
@@ -331,6 +379,12 @@ fn volatile(piece: &Piece) -> VolatileSlice<'_> {
     // SAFETY: the piece lies in a mapping that its `Buffers` keeps alive for longer than this
     // borrow, and all accesses to guest memory in this process are volatile.
     unsafe { VolatileSlice::new(piece.0.iov_base.cast(), piece.len()) }
+}
+
+fn page_size() -> usize {
+    // SAFETY: the call takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 fn message(window: *const libc::iovec, count: libc::c_int) -> libc::msghdr {
