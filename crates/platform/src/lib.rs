@@ -22,5 +22,5 @@ pub use kernel::{FileError, KernelError, KernelImage, KernelKind, KernelSearch, 
 pub use machine::{
     DeviceEnd, Machine, MachineExit, Platform, PlatformError, VmConfig, VmDevice, platform,
 };
-pub use probe::{PlatformReport, probe};
+pub use probe::{KvmObstacle, PlatformReport, kvm_obstacles, probe};
 pub use user_mode::UserMode;

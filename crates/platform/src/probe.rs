@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelSearch;
 
+pub use kvm::{KvmObstacle, kvm_obstacles};
+
 /// The verdict on one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformReport {
@@ -15,6 +17,9 @@ pub struct PlatformReport {
     pub isolation: Isolation,
     /// Why it cannot be used, one line each; empty where it works.
     pub obstacles: Vec<String>,
+    /// What to do about the obstacles, one line each.
+    #[serde(default)]
+    pub remedies: Vec<String>,
     /// What is worth knowing although it works, one line each.
     pub notes: Vec<String>,
 }
@@ -28,5 +33,5 @@ impl PlatformReport {
 
 /// Judges every platform, the preferred one first.
 pub fn probe(search: &KernelSearch) -> Vec<PlatformReport> {
-    vec![kvm::probe(), user_mode::probe(search)]
+    vec![kvm::probe(search), user_mode::probe(search)]
 }

@@ -66,6 +66,7 @@ fn text(info: &SystemInfo) -> String {
     line("State Directory", &info.root);
     line("Image Store", &info.image_store);
     line("Default Isolation", &info.default_isolation);
+    line("Default CPUs", &info.default_cpus);
     line("Default Memory", &binary_size(info.default_memory));
     line("Default Disk", &binary_size(info.default_disk));
     line("Isolation Platforms", &"");

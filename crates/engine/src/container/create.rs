@@ -32,17 +32,16 @@ pub(crate) struct CreateImage {
 const SHM_SIZE: ByteSize = ByteSize(64 << 20);
 /// Random names to try before giving up.
 const NAME_ATTEMPTS: u32 = 32;
-/// What a user-mode guest has, whatever is asked.
-const USER_MODE_CPUS: u32 = 1;
 
 impl Engine {
     /// Creates a container. A missing image is an error of kind `NotFound`; pulling is the caller's.
     pub fn create(&self, options: &CreateOptions) -> Result<Container, Error> {
         // Until the record names the image, the lease keeps it from being removed.
         let _lease = self.store()?.lease()?;
+        // Before the image, which may have to be pulled first: a host that can run nothing is told so at once.
+        let guest = self.guest(options.isolation)?;
         let image = self.image(&options.image)?;
         let disk = self.store()?.disk(&image)?;
-        let guest = self.guest(options.isolation)?;
         let config = image.config.config().clone().unwrap_or_default();
         self.create_from(
             options,
@@ -64,8 +63,8 @@ impl Engine {
         let id = random_id()?;
         // Everything that the user could have got wrong, before anything is made.
         let merged = merge(&id, options, &image.config).map_err(ContainerError::from)?;
-        let plan = self.plan(options, &merged.config.volumes)?;
-        let warnings = cpu_warnings(plan.nano_cpus);
+        let plan = self.plan(options, guest, &merged.config.volumes)?;
+        let warnings = limits::cpu_warning(guest.isolation, plan.nano_cpus, plan.vcpus);
         let template = template(&self.root.cache(), plan.disk)?;
 
         if let Some(name) = &options.name {
@@ -87,7 +86,7 @@ impl Engine {
             hostname: merged.config.hostname.clone(),
             isolation: guest.isolation,
             memory: ByteSize(plan.guest_memory),
-            cpus: USER_MODE_CPUS,
+            cpus: plan.vcpus,
             kernel: guest.kernel.clone(),
             initramfs: guest.initramfs.clone(),
             image: image.disk.clone(),
@@ -124,7 +123,7 @@ impl Engine {
         Ok(Container {
             dir,
             record,
-            warnings,
+            warnings: warnings.into_iter().collect(),
             guest_is_current: true,
         })
     }
@@ -132,14 +131,26 @@ impl Engine {
     fn plan(
         &self,
         options: &CreateOptions,
+        guest: &Guest,
         image_volumes: &[String],
     ) -> Result<Plan, ContainerError> {
         let tmpfs = mounts::tmpfs(&options.tmpfs)?;
         let host_cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let nano_cpus = limits::nano_cpus(options.cpus, host_cpus)?;
+        // A host that does not tell refuses by itself, when the machine starts.
+        let host_memory = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |host| {
+            host.ram_total().saturating_add(host.swap_total())
+        });
         Ok(Plan {
-            guest_memory: limits::guest_memory(options.memory, self.settings.memory)?,
+            guest_memory: limits::guest_memory(
+                options.memory,
+                self.settings.memory,
+                limits::guest_fixed(guest),
+                host_memory,
+            )?,
             disk: limits::disk_size(options.disk, self.settings.disk_size)?,
-            nano_cpus: limits::nano_cpus(options.cpus, host_cpus)?,
+            nano_cpus,
+            vcpus: limits::vcpus(guest.isolation, nano_cpus, self.settings.cpus, host_cpus),
             volumes: mounts::volume_targets(image_volumes, &tmpfs)?,
             tmpfs,
         })
@@ -223,6 +234,7 @@ struct Plan {
     guest_memory: u64,
     disk: u64,
     nano_cpus: u64,
+    vcpus: u32,
     volumes: Vec<String>,
     tmpfs: Vec<bulkhead_sandbox::TmpfsMount>,
 }
@@ -309,24 +321,5 @@ fn host_options(options: &CreateOptions, nano_cpus: u64, disk: u64) -> HostOptio
         cap_add: options.cap_add.clone(),
         cap_drop: options.cap_drop.clone(),
         ulimits: options.ulimits.clone(),
-    }
-}
-
-/// `--cpus` is an upper limit, and a user-mode guest has one CPU: more than one is kept by having
-/// one, and less than one cannot be kept. Both are said, neither stops the container, as Docker
-/// does on a kernel without the means.
-fn cpu_warnings(nano_cpus: u64) -> Vec<String> {
-    #[allow(clippy::cast_precision_loss)]
-    let cpus = nano_cpus as f64 / 1e9;
-    match nano_cpus {
-        0 | 1_000_000_000 => Vec::new(),
-        n if n > 1_000_000_000 => {
-            vec![format!(
-                "a user-mode compartment has one CPU: {cpus} CPUs were asked for, the container gets 1"
-            )]
-        }
-        _ => vec![format!(
-            "a user-mode compartment has one CPU and cannot limit its use: the limit of {cpus} CPUs is discarded"
-        )],
     }
 }

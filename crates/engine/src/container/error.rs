@@ -135,7 +135,7 @@ impl ContainerError {
             | Self::KillNotRunning { .. }
             | Self::RemoveRunning(_) => ErrorKind::Conflict,
             Self::NoFreeName | Self::Random(_) | Self::DidNotStop(_) => ErrorKind::Internal,
-            Self::Options(error) => error.kind(),
+            Self::Options(_) => ErrorKind::InvalidInput,
             Self::Record(RecordError::File(error)) | Self::File(error) => error.kind(),
             Self::Record(_) | Self::State { .. } | Self::Client { .. } | Self::Log { .. } => {
                 ErrorKind::Internal

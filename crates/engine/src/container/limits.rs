@@ -1,8 +1,10 @@
 //! Sizes and counts that a container may ask for, and what a guest needs beyond them.
 
-use bulkhead_types::ByteSize;
+use bulkhead_platform::KernelKind;
+use bulkhead_types::{ByteSize, Isolation};
 
 use super::OptionError;
+use crate::guest::Guest;
 
 /// Docker's smallest `--memory`.
 pub const MIN_MEMORY: ByteSize = ByteSize(6 << 20);
@@ -13,31 +15,83 @@ pub const MAX_DISK: ByteSize = ByteSize(16 << 40);
 
 /// Guest memory is rounded up to this, because kernels count in larger pages too.
 const MEMORY_STEP: u64 = 1 << 20;
-/// What the guest's kernel and agent take before the first process of the container: the kernel's
-/// text and tables (12 MiB), its caches and the agent (20 MiB).
-const GUEST_FIXED: u64 = 32 << 20;
 /// A page descriptor of 64 bytes for each 4 KiB page.
 const GUEST_PER_BYTE: u64 = 64;
 
-/// Memory of the virtual machine for a container: with a limit, the limit plus what the guest
-/// itself needs, so that the limit is the container's to use; without one, `default` in all.
-pub(crate) fn guest_memory(limit: Option<ByteSize>, default: ByteSize) -> Result<u64, OptionError> {
-    let Some(limit) = limit else {
-        return Ok(default.0.max(GUEST_FIXED).next_multiple_of(MEMORY_STEP));
-    };
-    if limit < MIN_MEMORY {
-        return Err(OptionError::MemoryTooSmall);
+/// What the guest's kernel and agent take before the first process of the container.
+pub(crate) fn guest_fixed(guest: &Guest) -> u64 {
+    match (guest.isolation, guest.kernel.kind) {
+        // The kernel's text and tables (12 MiB), its caches and the agent (20 MiB).
+        (Isolation::UserMode, _) => 32 << 20,
+        // More tables: for processors, interrupts and the memory map.
+        (Isolation::Kvm, KernelKind::Tuned) => 48 << 20,
+        // A kernel for every machine there is, and an initramfs full of modules that is unpacked beside its archive.
+        (Isolation::Kvm, KernelKind::Distribution) => 144 << 20,
     }
-    let total = limit
-        .0
-        .checked_add(GUEST_FIXED)
-        .and_then(|n| n.checked_add(limit.0 / GUEST_PER_BYTE));
-    // Above 2^46 no Linux user process has the address space to hold a guest.
-    total
-        .filter(|n| *n < 1 << 46)
-        .map(|n| n.next_multiple_of(MEMORY_STEP))
-        .ok_or(OptionError::MemoryTooLarge(limit.0))
 }
+
+/// Memory of the virtual machine for a container: with a limit, the limit plus what the guest
+/// itself needs (`fixed`), so that the limit is the container's to use; without one, `default` in all. No more than
+/// the `host` has, in bytes with its swap space: a guest that fills its memory must not be what the host dies of.
+pub(crate) fn guest_memory(
+    limit: Option<ByteSize>,
+    default: ByteSize,
+    fixed: u64,
+    host: u64,
+) -> Result<u64, OptionError> {
+    let total = match limit {
+        None => Some(default.0.max(fixed)),
+        Some(limit) if limit < MIN_MEMORY => return Err(OptionError::MemoryTooSmall),
+        Some(limit) => limit
+            .0
+            .checked_add(fixed)
+            .and_then(|n| n.checked_add(limit.0 / GUEST_PER_BYTE)),
+    };
+    total
+        .and_then(|n| n.checked_next_multiple_of(MEMORY_STEP))
+        .filter(|n| *n <= host)
+        .ok_or(OptionError::MemoryTooLarge {
+            asked: limit.unwrap_or(default),
+            host: ByteSize(host),
+        })
+}
+
+/// Virtual CPUs of a container that may use `nano_cpus`, of which one virtual CPU has 1,000,000,000; 0 leaves it to
+/// `default`. No more than the host has, where a guest's CPUs would only wait for each other.
+pub(crate) fn vcpus(isolation: Isolation, nano_cpus: u64, default: u32, host: usize) -> u32 {
+    let host = u32::try_from(host).unwrap_or(u32::MAX).max(1);
+    match (isolation, nano_cpus) {
+        (Isolation::UserMode, _) => 1,
+        (Isolation::Kvm, 0) => default.clamp(1, host),
+        (Isolation::Kvm, n) => u32::try_from(n.div_ceil(ONE_CPU))
+            .unwrap_or(u32::MAX)
+            .min(host),
+    }
+}
+
+/// `--cpus` is an upper limit that is kept by the number of virtual CPUs alone: what that number does not keep is said
+/// and does not stop the container, as Docker does on a kernel without the means.
+pub(crate) fn cpu_warning(isolation: Isolation, nano_cpus: u64, vcpus: u32) -> Option<String> {
+    #[allow(clippy::cast_precision_loss)]
+    let cpus = nano_cpus as f64 / 1e9;
+    if nano_cpus == 0 || nano_cpus == u64::from(vcpus) * ONE_CPU {
+        return None;
+    }
+    Some(match isolation {
+        Isolation::UserMode if nano_cpus > ONE_CPU => format!(
+            "a user-mode compartment has one CPU: {cpus} CPUs were asked for, the container gets 1"
+        ),
+        Isolation::UserMode => format!(
+            "a user-mode compartment has one CPU and cannot limit its use: the limit of {cpus} CPUs is discarded"
+        ),
+        Isolation::Kvm => format!(
+            "a compartment has whole CPUs and cannot limit their use: {cpus} CPUs were asked for, the container gets {vcpus}"
+        ),
+    })
+}
+
+/// In Docker's `NanoCpus`.
+const ONE_CPU: u64 = 1_000_000_000;
 
 /// Checks `--disk`; whole 4 KiB blocks.
 pub(crate) fn disk_size(wanted: Option<ByteSize>, default: ByteSize) -> Result<u64, OptionError> {
@@ -69,16 +123,50 @@ mod tests {
 
     #[test]
     fn a_memory_limit_is_the_containers_own_and_the_guest_gets_more() {
-        let default = ByteSize(512 << 20);
-        assert_eq!(guest_memory(None, default).unwrap(), 512 << 20);
-        let guest = guest_memory(Some(ByteSize(64 << 20)), default).unwrap();
-        assert_eq!(guest, (64 + 32 + 1) << 20);
+        let of = |limit: Option<u64>| {
+            guest_memory(limit.map(ByteSize), ByteSize(512 << 20), 32 << 20, 8 << 30)
+        };
+        assert_eq!(of(None).unwrap(), 512 << 20);
+        assert_eq!(of(Some(64 << 20)).unwrap(), (64 + 32 + 1) << 20);
         assert!(matches!(
-            guest_memory(Some(ByteSize(5 << 20)), default),
+            of(Some(5 << 20)),
             Err(OptionError::MemoryTooSmall)
         ));
-        assert!(guest_memory(Some(ByteSize(u64::MAX)), default).is_err());
-        assert!(guest_memory(Some(ByteSize(1 << 60)), default).is_err());
+        for more_than_the_host in [u64::MAX, 1 << 60, 8 << 30] {
+            let error = of(Some(more_than_the_host)).unwrap_err();
+            assert!(
+                matches!(error, OptionError::MemoryTooLarge { host, .. } if host.0 == 8 << 30),
+                "{error}"
+            );
+        }
+        assert!(of(Some(7 << 30)).is_ok(), "what the host has is to be had");
+    }
+
+    #[test]
+    fn a_kvm_compartment_has_the_cpus_that_the_limit_rounds_up_to() {
+        let kvm = |nano, default| vcpus(Isolation::Kvm, nano, default, 4);
+        assert_eq!(kvm(0, 1), 1);
+        assert_eq!(kvm(0, 9), 4, "no more than the host has");
+        assert_eq!(kvm(10_000_000, 1), 1);
+        assert_eq!(kvm(2_000_000_000, 1), 2);
+        assert_eq!(kvm(2_500_000_000, 1), 3);
+        assert_eq!(vcpus(Isolation::UserMode, 2_000_000_000, 3, 4), 1);
+    }
+
+    #[test]
+    fn what_the_number_of_cpus_does_not_keep_is_said() {
+        let says = |isolation, nano| {
+            let vcpus = vcpus(isolation, nano, 1, 4);
+            cpu_warning(isolation, nano, vcpus).unwrap_or_default()
+        };
+        for kept in [0, 1_000_000_000] {
+            assert_eq!(says(Isolation::Kvm, kept), "");
+            assert_eq!(says(Isolation::UserMode, kept), "");
+        }
+        assert_eq!(says(Isolation::Kvm, 3_000_000_000), "");
+        assert!(says(Isolation::Kvm, 2_500_000_000).contains("gets 3"));
+        assert!(says(Isolation::UserMode, 2_500_000_000).contains("gets 1"));
+        assert!(says(Isolation::UserMode, 500_000_000).contains("discarded"));
     }
 
     #[test]

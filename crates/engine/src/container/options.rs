@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use bulkhead_types::{ByteSize, ContainerName, Isolation, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorKind;
-
 /// The flags of `create` and `run`, parsed but not yet merged with an image's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -84,9 +82,16 @@ pub enum OptionError {
     /// Under Docker's minimum.
     #[error("minimum memory limit allowed is 6MB")]
     MemoryTooSmall,
-    /// More than an address space.
-    #[error("memory limit of {0} bytes is more than a compartment can have")]
-    MemoryTooLarge(u64),
+    /// More than this host can give.
+    #[error(
+        "memory of {asked} (and what the guest's kernel needs) is more than the {host} that this host has in memory and swap space"
+    )]
+    MemoryTooLarge {
+        /// As asked.
+        asked: ByteSize,
+        /// What there is.
+        host: ByteSize,
+    },
     /// Outside of what the file system can be.
     #[error("invalid disk size of {0} bytes: the range is 32m to 16t")]
     DiskSize(u64),
@@ -137,21 +142,4 @@ pub enum OptionError {
     /// A NUL byte in the command.
     #[error("invalid command: an argument contains a NUL byte")]
     NulInCommand,
-    /// Isolation that cannot run here was asked for by name.
-    #[error("isolation '{isolation}' does not work here: {reason}")]
-    Isolation {
-        /// As asked.
-        isolation: Isolation,
-        /// From the probe.
-        reason: String,
-    },
-}
-
-impl OptionError {
-    pub(crate) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Isolation { .. } => ErrorKind::Unavailable,
-            _ => ErrorKind::InvalidInput,
-        }
-    }
 }

@@ -5,15 +5,17 @@
 //! that talks to it.
 
 mod agent;
+mod choice;
 
 use std::path::PathBuf;
 
 use bulkhead_platform::{
-    InitramfsError, KernelError, KernelImage, KernelSearch, build_initramfs, find_kernel, probe,
+    InitramfsError, KernelError, KernelImage, KernelSearch, KvmObstacle, build_initramfs,
 };
 use bulkhead_types::Isolation;
 
 pub(crate) use agent::find_agent;
+pub(crate) use choice::choose;
 
 use crate::Engine;
 use crate::error::ErrorKind;
@@ -42,14 +44,9 @@ pub enum GuestError {
     /// The initramfs cannot be made.
     #[error("cannot prepare the guest's initramfs")]
     Initramfs(#[from] InitramfsError),
-    /// The platform that was asked for does not work here.
-    #[error("isolation {isolation} does not work here: {}", obstacles.join("; "))]
-    Platform {
-        /// As asked.
-        isolation: Isolation,
-        /// Why not.
-        obstacles: Vec<String>,
-    },
+    /// KVM was asked for and does not work here.
+    #[error("isolation kvm does not work here: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Kvm(Vec<KvmObstacle>),
 }
 
 impl GuestError {
@@ -66,7 +63,12 @@ impl GuestError {
                 "install Bulkhead completely ('make install'), or name the agent with BULKHEAD_AGENT"
             }
             Self::Kernel(error) => return Some(error.remedy()),
-            Self::Platform { .. } => "'bulkhead doctor' says which platforms work here",
+            Self::Kvm(obstacles) => {
+                let remedy = obstacles.first().map(KvmObstacle::remedy)?;
+                return Some(format!(
+                    "{remedy}; or take the other platform: '--isolation user-mode'"
+                ));
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -77,14 +79,8 @@ impl Engine {
     /// What a container boots on the platform that was asked for, else on the configured, else on
     /// the best that works.
     pub(crate) fn guest(&self, isolation: Option<Isolation>) -> Result<Guest, GuestError> {
-        let isolation = isolation
-            .or(self.settings.isolation)
-            .unwrap_or(Isolation::UserMode);
-        let search = self.kernel_search();
-        if isolation == Isolation::Kvm {
-            works(isolation, &search)?;
-        }
-        let kernel = find_kernel(isolation, &search)?;
+        let named = isolation.or(self.settings.isolation);
+        let (isolation, kernel) = choose(named, &self.kernel_search())?;
         let agent = find_agent(&self.environment, &self.settings)?;
         let initramfs = build_initramfs(&agent, &kernel, &self.root.cache())?;
         Ok(Guest {
@@ -101,19 +97,5 @@ impl Engine {
             .as_ref()
             .or(self.settings.kernel.as_ref());
         KernelSearch::from_environment(chosen.cloned())
-    }
-}
-
-/// A kernel is of no use where the platform is none, and the probe knows why.
-fn works(isolation: Isolation, search: &KernelSearch) -> Result<(), GuestError> {
-    let report = probe(search)
-        .into_iter()
-        .find(|report| report.isolation == isolation);
-    match report {
-        Some(report) if report.works() => Ok(()),
-        report => Err(GuestError::Platform {
-            isolation,
-            obstacles: report.map(|report| report.obstacles).unwrap_or_default(),
-        }),
     }
 }

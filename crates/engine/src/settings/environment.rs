@@ -26,6 +26,8 @@ pub struct Environment {
     pub agent: Option<PathBuf>,
     /// `BULKHEAD_KERNEL`.
     pub kernel: Option<PathBuf>,
+    /// `BULKHEAD_ISOLATION`; wins over the configuration files.
+    pub isolation: Option<String>,
     /// `HOME`.
     pub home: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
@@ -62,6 +64,7 @@ impl Environment {
             root: path("BULKHEAD_ROOT"),
             agent: path("BULKHEAD_AGENT"),
             kernel: path("BULKHEAD_KERNEL"),
+            isolation: path("BULKHEAD_ISOLATION").map(|name| name.to_string_lossy().into_owned()),
             home: path("HOME"),
             data_home: path("XDG_DATA_HOME"),
             config_home: path("XDG_CONFIG_HOME"),

@@ -47,6 +47,14 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An environment variable that cannot be used.
+    #[error("invalid value of {variable}: {reason}")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An ordinary user without a home directory gave no root.
     #[error("cannot choose a state directory: neither HOME nor XDG_DATA_HOME is an absolute path")]
     NoHome,
@@ -65,7 +73,9 @@ impl SettingsError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Read { source, .. } | Self::Root { source, .. } => io_kind(source),
-            Self::Syntax { .. } | Self::Value { .. } | Self::NoHome => ErrorKind::InvalidInput,
+            Self::Syntax { .. } | Self::Value { .. } | Self::Variable { .. } | Self::NoHome => {
+                ErrorKind::InvalidInput
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Settings {
     pub isolation: Option<Isolation>,
     /// Guest memory of a container without `--memory`.
     pub memory: ByteSize,
+    /// Virtual CPUs of a container without `--cpus`, where the platform can have several.
+    pub cpus: u32,
     /// Size of the writable disk of a container without `--disk`.
     pub disk_size: ByteSize,
     /// Guest kernel that replaces the search.
@@ -48,6 +50,7 @@ impl Default for Settings {
             insecure_registries: Vec::new(),
             isolation: None,
             memory: ByteSize(512 << 20),
+            cpus: 1,
             disk_size: ByteSize(10 << 30),
             kernel: None,
             agent: None,
@@ -64,8 +67,21 @@ impl Default for Settings {
 const MIN_LOG: ByteSize = ByteSize(64 << 10);
 
 impl Settings {
-    /// Reads the configuration files that apply: the one given, or the machine's and the user's.
+    /// Reads the configuration files that apply: the one given, or the machine's and the user's; then the
+    /// environment, which wins over them.
     pub(crate) fn load(config: &EngineConfig) -> Result<Self, SettingsError> {
+        let mut settings = Self::from_files(config)?;
+        if let Some(name) = &config.environment.isolation {
+            let isolation = name.parse::<Isolation>();
+            settings.isolation = Some(isolation.map_err(|error| SettingsError::Variable {
+                variable: "BULKHEAD_ISOLATION",
+                reason: error.to_string(),
+            })?);
+        }
+        Ok(settings)
+    }
+
+    fn from_files(config: &EngineConfig) -> Result<Self, SettingsError> {
         if let Some(path) = &config.config_file {
             let written = read(path)?.ok_or_else(|| SettingsError::Read {
                 path: path.clone(),
@@ -138,6 +154,10 @@ impl Settings {
             insecure_registries,
             isolation,
             memory: size("memory", &written.memory, defaults.memory, MIN_MEMORY)?,
+            cpus: match written.cpus {
+                Some(0) => return Err(bad("cpus", "must be at least 1".to_owned())),
+                cpus => cpus.unwrap_or(defaults.cpus),
+            },
             disk_size: size(
                 "disk-size",
                 &written.disk_size,
@@ -238,10 +258,11 @@ mod tests {
     fn the_users_keys_win_over_the_machines() {
         let settings = load(
             Some("memory = '1g'\ndisk-size = '2g'\ninsecure-registries = ['a:5000']\n[log]\nmax-size = '1m'"),
-            Some("memory = '256m'\nisolation = 'user-mode'\nstop-timeout = 3"),
+            Some("memory = '256m'\ncpus = 3\nisolation = 'user-mode'\nstop-timeout = 3"),
         )
         .unwrap();
         assert_eq!(settings.memory, ByteSize(256 << 20));
+        assert_eq!(settings.cpus, 3);
         assert_eq!(settings.disk_size, ByteSize(2 << 30));
         assert_eq!(settings.insecure_registries, ["a:5000"]);
         assert_eq!(settings.isolation, Some(Isolation::UserMode));
@@ -258,6 +279,8 @@ mod tests {
             ("memory = '1m'", "memory"),
             ("memory = 'lots'", "memory"),
             ("disk-size = '1m'", "disk-size"),
+            ("cpus = 0", "cpus"),
+            ("cpus = 1.5", "1.5"),
             ("isolation = 'docker'", "isolation"),
             ("kernel = 'vmlinux'", "kernel"),
             ("detach-keys = 'ctrl-ctrl'", "detach-keys"),
@@ -273,6 +296,27 @@ mod tests {
             assert!(chain.contains(expected), "{text}: {chain}");
             assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
         }
+    }
+
+    #[test]
+    fn the_environment_names_the_isolation_over_every_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "isolation = 'user-mode'").unwrap();
+        let with = |name: Option<&str>| {
+            Settings::load(&EngineConfig {
+                root: None,
+                config_file: Some(file.clone()),
+                environment: Environment {
+                    isolation: name.map(str::to_owned),
+                    ..Default::default()
+                },
+            })
+        };
+        assert_eq!(with(None).unwrap().isolation, Some(Isolation::UserMode));
+        assert_eq!(with(Some("kvm")).unwrap().isolation, Some(Isolation::Kvm));
+        let error = with(Some("hope")).unwrap_err();
+        assert!(error.to_string().contains("BULKHEAD_ISOLATION"), "{error}");
     }
 
     #[test]

@@ -16,9 +16,11 @@ pub(super) struct Written {
     pub isolation: Option<String>,
     /// Guest memory of a container that asks for none, for example `512m`.
     pub memory: Option<String>,
+    /// Virtual CPUs of a container that asks for none.
+    pub cpus: Option<u32>,
     /// Writable disk of a container that asks for none, for example `10g`.
     pub disk_size: Option<String>,
-    /// Guest kernel for the user-mode platform.
+    /// Guest kernel.
     pub kernel: Option<PathBuf>,
     /// The agent's binary.
     pub agent: Option<PathBuf>,
@@ -46,6 +48,7 @@ impl Written {
             insecure_registries: self.insecure_registries.or(earlier.insecure_registries),
             isolation: self.isolation.or(earlier.isolation),
             memory: self.memory.or(earlier.memory),
+            cpus: self.cpus.or(earlier.cpus),
             disk_size: self.disk_size.or(earlier.disk_size),
             kernel: self.kernel.or(earlier.kernel),
             agent: self.agent.or(earlier.agent),

@@ -3,13 +3,14 @@
 use bulkhead_jail::JailReport;
 use bulkhead_platform::PlatformReport;
 use bulkhead_sandbox::Status;
+use bulkhead_types::Isolation;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::host;
 use crate::Engine;
 use crate::error::Error;
-use crate::guest::find_agent;
+use crate::guest::{choose, find_agent};
 
 /// What `info` shows; serialises with Docker's names.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,6 +58,8 @@ pub struct SystemInfo {
     pub insecure_registries: Vec<String>,
     /// Isolation for containers that name none.
     pub default_isolation: String,
+    /// Virtual CPUs of containers that name none, on a platform that can have several.
+    pub default_cpus: u32,
     /// Guest memory of containers that name none, in bytes.
     pub default_memory: u64,
     /// Disk of containers that name none, in bytes.
@@ -101,10 +104,6 @@ impl Engine {
         let isolations = bulkhead_platform::probe(&search);
         let jail = bulkhead_jail::probe();
         let kernel = host::kernel();
-        let isolation = self
-            .settings
-            .isolation
-            .unwrap_or(bulkhead_types::Isolation::UserMode);
         Ok(SystemInfo {
             containers: containers.len(),
             containers_running: running,
@@ -125,7 +124,8 @@ impl Engine {
             root: self.root().display().to_string(),
             image_store: store.layout_dir().display().to_string(),
             insecure_registries: self.settings.insecure_registries.clone(),
-            default_isolation: isolation.to_string(),
+            default_isolation: self.default_isolation().to_string(),
+            default_cpus: self.settings.cpus,
             default_memory: self.settings.memory.0,
             default_disk: self.settings.disk_size.0,
             warnings: warnings(&isolations, &jail),
@@ -136,12 +136,19 @@ impl Engine {
         })
     }
 
+    /// What a container that names no isolation is run with; where nothing works, what it fails with.
+    pub(super) fn default_isolation(&self) -> Isolation {
+        let named = self.settings.isolation;
+        choose(named, &self.kernel_search()).map_or_else(
+            |_| named.unwrap_or(Isolation::UserMode),
+            |(isolation, _)| isolation,
+        )
+    }
+
+    /// The kernel that such a container boots.
     pub(super) fn kernel_component(&self) -> Component {
-        match bulkhead_platform::find_kernel(
-            bulkhead_types::Isolation::UserMode,
-            &self.kernel_search(),
-        ) {
-            Ok(kernel) => Component {
+        match choose(self.settings.isolation, &self.kernel_search()) {
+            Ok((_, kernel)) => Component {
                 path: Some(kernel.path.display().to_string()),
                 detail: match kernel.kind {
                     bulkhead_platform::KernelKind::Tuned => "built for compartments".to_owned(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::host;
 use crate::Engine;
-use crate::guest::find_agent;
+use crate::guest::{choose, find_agent};
 
 /// Versions of what takes part in running a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,16 +27,15 @@ pub struct VersionInfo {
 impl Engine {
     /// Versions. Missing parts are missing in the answer, never an error.
     pub fn version(&self) -> VersionInfo {
-        let kernel = bulkhead_platform::find_kernel(
-            bulkhead_types::Isolation::UserMode,
-            &self.kernel_search(),
-        );
+        let chosen = choose(self.settings.isolation, &self.kernel_search());
         VersionInfo {
             version: env!("CARGO_PKG_VERSION"),
             os: "linux",
             arch: host::architecture(),
             kernel_version: host::kernel().release,
-            guest_kernel: kernel.ok().map(|kernel| kernel.path.display().to_string()),
+            guest_kernel: chosen
+                .ok()
+                .map(|(_, kernel)| kernel.path.display().to_string()),
             agent: find_agent(&self.environment, &self.settings)
                 .ok()
                 .map(|path| path.display().to_string()),

@@ -15,6 +15,7 @@ const SMALL: u64 = 64 << 20;
 
 pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
     let mut obstacles = Vec::new();
+    let mut remedies = Vec::new();
     let mut notes = vec!["a compartment has one CPU".to_owned()];
     if !cfg!(target_arch = "x86_64") {
         obstacles.push("user-mode kernels exist for x86-64 only".to_owned());
@@ -32,11 +33,15 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
                 source.unwrap_or_default(),
                 error.remedy()
             ));
+            remedies.push(error.remedy());
         }
     }
-    obstacles.extend(ptrace_scope(fs::read_to_string(
-        "/proc/sys/kernel/yama/ptrace_scope",
-    )));
+    if let Some(obstacle) = ptrace_scope(fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")) {
+        obstacles.push(obstacle);
+        remedies.push(
+            "set kernel.yama.ptrace_scope to 2 or less in /etc/sysctl.d and reboot".to_owned(),
+        );
+    }
     if let Err(error) = executable_memory() {
         obstacles.push(format!(
             "shared memory cannot be mapped executable, which guest programs need: {error}"
@@ -46,6 +51,7 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
     PlatformReport {
         isolation: Isolation::UserMode,
         obstacles,
+        remedies,
         notes,
     }
 }

@@ -5,13 +5,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bulkhead_jail::{JailReport, Wall};
-use bulkhead_platform::PlatformReport;
+use bulkhead_platform::{KernelKind, PlatformReport};
 use bulkhead_types::{ByteSize, Isolation};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
+use super::info::chain;
 use crate::Engine;
 use crate::disk::find_tool;
+use crate::guest::choose;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,7 +69,11 @@ impl Engine {
     /// Looks at everything that running containers rests on. Starts a process to try the jail; wants
     /// a process with one thread.
     pub fn doctor(&self) -> Vec<Check> {
-        let mut checks = platforms(&bulkhead_platform::probe(&self.kernel_search()));
+        let reports = bulkhead_platform::probe(&self.kernel_search());
+        let kvm = reports
+            .iter()
+            .any(|report| report.isolation == Isolation::Kvm && report.works());
+        let mut checks = platforms(&reports);
         checks.push(self.kernel_check());
         checks.push(self.agent_check());
         checks.extend(jail(&bulkhead_jail::probe()));
@@ -76,6 +82,11 @@ impl Engine {
             fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
                 .ok()
                 .as_deref(),
+            if kvm {
+                CheckStatus::Warn
+            } else {
+                CheckStatus::Fail
+            },
         ));
         checks.push(control_groups());
         checks.push(tool(
@@ -96,24 +107,31 @@ impl Engine {
     }
 
     fn kernel_check(&self) -> Check {
-        let found = self.kernel_component();
-        let Some(path) = found.path else {
-            return Check::new(
-                "guest kernel",
+        const NAME: &str = "guest kernel";
+        match choose(self.settings.isolation, &self.kernel_search()) {
+            Err(error) => Check::new(
+                NAME,
                 CheckStatus::Fail,
-                found.detail,
-                "apt-get install user-mode-linux, or 'make kernel' for a faster one",
-            );
-        };
-        let detail = format!("{path} ({})", found.detail);
-        match bulkhead_platform::find_kernel(Isolation::UserMode, &self.kernel_search()) {
-            Ok(kernel) if kernel.kind == bulkhead_platform::KernelKind::Distribution => Check::new(
-                "guest kernel",
-                CheckStatus::Warn,
-                format!("{detail}: it starts several times slower than ours"),
-                "make kernel",
+                chain(&error),
+                &error.hint().unwrap_or_default(),
             ),
-            _ => Check::ok("guest kernel", detail),
+            Ok((isolation, kernel)) => {
+                let path = kernel.path.display();
+                match kernel.kind {
+                    KernelKind::Tuned => Check::ok(
+                        NAME,
+                        format!("{path} for {isolation}, built for compartments"),
+                    ),
+                    KernelKind::Distribution => Check::new(
+                        NAME,
+                        CheckStatus::Warn,
+                        format!(
+                            "{path} for {isolation}, a distribution's kernel with modules: it starts several times slower than ours"
+                        ),
+                        "make kernel",
+                    ),
+                }
+            }
         }
     }
 
@@ -152,13 +170,11 @@ fn platforms(reports: &[PlatformReport]) -> Vec<Check> {
                     },
                 );
             }
-            let remedy = match report.isolation {
-                Isolation::Kvm if otherwise == CheckStatus::Warn => {
-                    "none needed: user-mode is used"
-                }
-                _ => "remove the obstacles above",
-            };
-            Check::new(name, otherwise, report.obstacles.join("; "), remedy)
+            let mut remedy = report.remedies.join("; ");
+            if report.isolation == Isolation::Kvm && otherwise == CheckStatus::Warn {
+                remedy = format!("not needed, user-mode is used; for KVM: {remedy}");
+            }
+            Check::new(name, otherwise, report.obstacles.join("; "), &remedy)
         })
         .collect()
 }
@@ -223,13 +239,14 @@ fn user_namespaces(sysctl: &Path) -> Check {
     Check::ok("user namespaces", "not restricted by a sysctl")
 }
 
-fn ptrace_scope(value: Option<&str>) -> Check {
+/// `forbidden` is how bad it is where nothing may be traced.
+fn ptrace_scope(value: Option<&str>, forbidden: CheckStatus) -> Check {
     const NAME: &str = "ptrace";
     match value.map(str::trim) {
         None => Check::ok(NAME, "not restricted (no Yama)"),
         Some("3") => Check::new(
             NAME,
-            CheckStatus::Fail,
+            forbidden,
             "kernel.yama.ptrace_scope is 3: user-mode kernels cannot trace their processes",
             "set kernel.yama.ptrace_scope to 2 or less in /etc/sysctl.d and reboot",
         ),
