@@ -16,7 +16,7 @@ mod transport;
 mod virtio;
 
 pub use device::{Activation, Device, DeviceError, DeviceId, Work};
-pub use memory::{GuestMemory, SharedMemory};
+pub use memory::{GuestMemory, JoinError, SharedMemory};
 pub use poll::{Interest, Poller, Readiness};
 pub use transport::{Handle, TransportError, mmio, vhost_user};
 pub use virtio::balloon::Balloon;

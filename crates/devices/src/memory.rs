@@ -12,10 +12,24 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use vm_memory::{
+    Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 /// The guest's physical memory: mapped regions, looked up by guest physical address. A clone
 /// shares the mappings and keeps them alive.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// Whether a device may write all of `length` bytes at `address`, as far as they are memory: what
+/// [`SharedMemory::join`] added may only be read.
+pub(crate) fn is_writable(memory: &GuestMemory, address: u64, length: u64) -> bool {
+    let end = address.saturating_add(length);
+    let mut overlapping = memory.iter().filter(|region| {
+        let start = region.start_addr().raw_value();
+        start < end && address < start.saturating_add(region.len())
+    });
+    overlapping.all(|region| region.prot() & libc::PROT_WRITE != 0)
+}
 
 /// Memory of this process that is to become memory of the guest, which may only read it. A clone
 /// shares the mapping and keeps it alive: whoever gives its address to a hypervisor keeps one.
@@ -42,6 +56,26 @@ impl Drop for Mapping {
         // no reference into it was ever made.
         let _ = unsafe { munmap(self.address, self.length.get()) };
     }
+}
+
+/// Why shared memory cannot lie where it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It would reach beyond the end of the address space.
+    #[error("show {bytes} bytes to devices at {address:#x}: beyond the guest's address space")]
+    Bounds {
+        /// Guest physical address asked for.
+        address: u64,
+        /// Length in bytes.
+        bytes: usize,
+    },
+    /// Another region is there.
+    #[error("show shared memory to devices: arrange it with the guest's memory")]
+    Arrange(#[source] vm_memory::GuestRegionCollectionError),
+    /// It is no region.
+    #[error("show shared memory to devices")]
+    Region(#[source] vm_memory::mmap::MmapRegionError),
 }
 
 /// A reservation of address space that files are laid into; done when it becomes [`SharedMemory`].
@@ -96,5 +130,32 @@ impl SharedMemory {
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
         self.mapping.length.get() as u64
+    }
+
+    /// `memory` with this memory in it at `guest_address`, for the devices of a guest that has it
+    /// there: a guest may have a disk or a socket read directly from a file that it maps. Devices
+    /// only ever read it.
+    ///
+    /// A region cannot hold the mapping, so from here on it stays until the process ends.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub fn join(&self, memory: &GuestMemory, guest_address: u64) -> Result<GuestMemory, JoinError> {
+        let address = self.mapping.address.as_ptr().cast();
+        let length = self.mapping.length.get();
+        // SAFETY: the mapping is a whole one of our own, of this protection, and is made to last
+        // as long as the process right below.
+        let region =
+            unsafe { MmapRegion::build_raw(address, length, libc::PROT_READ, libc::MAP_SHARED) };
+        std::mem::forget(self.clone());
+        let region = region.map_err(JoinError::Region)?;
+        let region = GuestRegionMmap::new(region, GuestAddress(guest_address));
+        let region = region.ok_or(JoinError::Bounds {
+            address: guest_address,
+            bytes: length,
+        })?;
+        memory
+            .insert_region(Arc::new(region))
+            .map_err(JoinError::Arrange)
     }
 }

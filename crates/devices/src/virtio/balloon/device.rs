@@ -3,6 +3,7 @@
 use vm_memory::GuestAddress;
 
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
+use crate::memory::is_writable;
 use crate::virtio::RING_FEATURES;
 use crate::virtio::queue::{Buffers, Chain, QueueError, VirtQueue};
 
@@ -118,10 +119,12 @@ impl Active {
             for number in numbers.get(..read).unwrap_or_default().chunks(NUMBER_BYTES) {
                 let number = <[u8; NUMBER_BYTES]>::try_from(number)
                     .map_err(|_| refused("the last page number is cut off"))?;
-                let number = u64::from(u32::from_le_bytes(number));
-                self.pages
-                    .push(GuestAddress(number << PAGE_SHIFT), PAGE_BYTES)
-                    .map_err(|_| refused("a page outside guest memory"))?;
+                let address = u64::from(u32::from_le_bytes(number)) << PAGE_SHIFT;
+                let own = is_writable(&self.activation.memory, address, PAGE_BYTES.into());
+                let pushed = self.pages.push(GuestAddress(address), PAGE_BYTES);
+                if !own || pushed.is_err() {
+                    return Err(refused("a page outside guest memory"));
+                }
             }
             self.pages.give_back().map_err(DeviceError::GiveBack)?;
         }

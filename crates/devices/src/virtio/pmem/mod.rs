@@ -6,9 +6,11 @@
 //! # Files that shrink
 //!
 //! An access beyond the end of a mapped file is an error for whoever accesses: for a virtual CPU
-//! its run call fails, and the machine ends; a signal (SIGBUS) comes only to a process that reads
-//! the mapping itself, which this one never does. Either way the harm ends at one compartment, and it takes a host that
-//! truncates a layer in its store, where files are immutable from the moment they get their name.
+//! its run call fails, and the machine ends; for a disk or socket that sends from there, its system
+//! call fails; only a request's header that a guest put there would be read by this process itself,
+//! and be a signal (SIGBUS). Any of it ends at the one compartment, and it takes somebody on the
+//! host who truncates a layer in the store, whose files never change from the moment they have a
+//! name.
 
 mod device;
 mod error;

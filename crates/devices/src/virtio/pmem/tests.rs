@@ -6,7 +6,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use super::{Pmem, PmemError};
 use crate::device::{Device, Work};
 use crate::virtio::queue::driver::Driver;
-use crate::virtio::queue::testing::activate;
+use crate::virtio::queue::testing::{activate, layout, memory, queue};
+use crate::virtio::queue::{Chain, QueueError};
 
 const REQUEST: u64 = 0x8_0000;
 const RESPONSE: u64 = 0x8_1000;
@@ -131,5 +132,39 @@ fn a_request_without_room_for_its_answer_breaks_the_device() {
         let (mut drivers, _, _) = activate(&mut pmem);
         drivers[0].add(chain);
         pmem.queue_event(0).unwrap_err();
+    }
+}
+
+#[test]
+fn devices_may_read_it_where_the_guest_has_it_and_never_write() {
+    const AT: u64 = 0x1_0000_0000;
+    let pmem = Pmem::read_only(vec![file(b"from the image")]).unwrap();
+    let shared = pmem.shared_memory().unwrap();
+    let memory = shared.join(&memory(), AT).unwrap();
+    assert!(shared.join(&memory, AT + 4096).is_err());
+    assert!(shared.join(&memory, u64::MAX - 4095).is_err());
+    drop((pmem, shared));
+
+    let mut driver = Driver::new(&memory, 0x1000, 16);
+    let (mut queue, _) = queue(&driver).unwrap();
+    let mut chain = Chain::new(&memory);
+    driver.add(&[(AT + 5, 9, false)]);
+    assert!(queue.pop(&mut chain).unwrap());
+    let mut seen = [0; 9];
+    assert_eq!(chain.readable.read_at(0, &mut seen), 9);
+    assert_eq!(&seen, b"the image");
+
+    driver.add(&[(AT, 1, true)]);
+    let error = queue.pop(&mut chain).unwrap_err();
+    assert!(matches!(error, QueueError::OutsideMemory { .. }), "{error}");
+    for part in 0..3 {
+        let mut layout = layout(&driver);
+        *[
+            &mut layout.descriptors,
+            &mut layout.available,
+            &mut layout.used,
+        ][part] = AT + 4096;
+        let error = layout.check(&memory, 256).unwrap_err();
+        assert!(matches!(error, QueueError::Placement { .. }), "{error}");
     }
 }

@@ -313,6 +313,9 @@ impl Buffers {
         let page = page_size();
         // Neighbours need not be of one region, nor of one kind.
         for region in self.memory.iter() {
+            if region.prot() & libc::PROT_WRITE == 0 {
+                continue;
+            }
             let first = region.as_ptr().addr();
             let last = first + region.size();
             let start = range.start.max(first).next_multiple_of(page);

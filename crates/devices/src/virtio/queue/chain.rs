@@ -4,7 +4,7 @@ use virtio_queue::DescriptorChain;
 
 use super::buffers::Buffers;
 use super::error::QueueError;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, is_writable};
 
 /// A chain's buffers, located in our address space. Made once and refilled for every request, so
 /// that the hot path allocates nothing.
@@ -37,6 +37,7 @@ impl Chain {
         &mut self,
         descriptors: DescriptorChain<&GuestMemory>,
         limit: u16,
+        memory: &GuestMemory,
     ) -> Result<(), QueueError> {
         let head = descriptors.head_index();
         self.head = head;
@@ -48,7 +49,15 @@ impl Chain {
                 return Err(QueueError::LongChain { head, limit });
             }
             complete = !descriptor.has_next();
+            let outside = || QueueError::OutsideMemory {
+                head,
+                address: descriptor.addr().0,
+                length: descriptor.len(),
+            };
             let list = if descriptor.is_write_only() {
+                if !is_writable(memory, descriptor.addr().0, descriptor.len().into()) {
+                    return Err(outside());
+                }
                 &mut self.writable
             } else if self.writable.pieces() > 0 {
                 return Err(QueueError::Order { head });
@@ -56,11 +65,7 @@ impl Chain {
                 &mut self.readable
             };
             list.push(descriptor.addr(), descriptor.len())
-                .map_err(|_| QueueError::OutsideMemory {
-                    head,
-                    address: descriptor.addr().0,
-                    length: descriptor.len(),
-                })?;
+                .map_err(|_| outside())?;
         }
         if complete {
             Ok(())

@@ -20,7 +20,7 @@ pub enum QueueError {
         /// Its guest physical address.
         address: u64,
     },
-    /// A part of the ring lies outside the guest's memory.
+    /// A part of the ring lies outside the guest's memory, or in memory that is not to be written.
     #[error("set up ring: {part} at {address:#x} is outside guest memory")]
     Placement {
         /// Which part.
@@ -57,7 +57,7 @@ pub enum QueueError {
         /// Index of the chain's first descriptor.
         head: u16,
     },
-    /// A descriptor points outside the guest's memory.
+    /// A descriptor points outside the guest's memory, or to memory that is not to be written.
     #[error("walk chain {head}: {length} bytes at {address:#x} are outside guest memory")]
     OutsideMemory {
         /// Index of the chain's first descriptor.

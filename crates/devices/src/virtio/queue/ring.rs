@@ -9,7 +9,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::chain::Chain;
 use super::error::QueueError;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, is_writable};
 
 /// Each side says at which index it wants the next notification (section 2.7.7, 2.7.10).
 pub const VIRTIO_F_RING_EVENT_IDX: u64 = 1 << 29;
@@ -69,6 +69,7 @@ impl RingLayout {
             // Address zero is how the ring crate says "not set".
             if address == 0
                 || !GuestMemoryBackend::check_range(memory, GuestAddress(address), length)
+                || !is_writable(memory, address, length as u64)
             {
                 return Err(QueueError::Placement { part, address });
             }
@@ -153,7 +154,7 @@ impl VirtQueue {
         match available.next() {
             None => Ok(false),
             Some(descriptors) => {
-                chain.fill(descriptors, limit)?;
+                chain.fill(descriptors, limit, &self.memory)?;
                 Ok(true)
             }
         }
