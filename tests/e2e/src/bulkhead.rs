@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::command::{Finished, Running};
-use crate::{image, leftovers};
+use crate::{image, leftovers, platform};
 
 /// Who runs the commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,7 @@ impl Bulkhead {
             .env("HOME", self.home.path())
             .env("XDG_CACHE_HOME", &self.cache)
             .env("BULKHEAD_ROOT", self.root())
+            .envs(platform::asked_for().map(|i| ("BULKHEAD_ISOLATION", i.name())))
             .envs(self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         command
     }
@@ -140,14 +141,11 @@ impl Bulkhead {
     /// Waits until `bulkhead logs NAME` contains `text`.
     #[track_caller]
     pub fn wait_for_log(&self, name: &str, text: &str) {
-        for _ in 0..600 {
+        let appeared = platform::wait_until(std::time::Duration::from_secs(30), || {
             let out = self.run(&["logs", name]);
-            if out.text().contains(text) || out.stderr.contains(text) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("'{text}' never appeared in the log of {name}");
+            out.text().contains(text) || out.stderr.contains(text)
+        });
+        assert!(appeared, "'{text}' never appeared in the log of {name}");
     }
 
     /// Asserts that no process, mount or container of this installation is left.
@@ -197,7 +195,7 @@ impl Prepared {
 }
 
 /// The binary under test: `$BULKHEAD_BIN`, else the release build of this workspace.
-pub(crate) fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let path = std::env::var_os("BULKHEAD_BIN").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/bulkhead"),
         PathBuf::from,
@@ -211,7 +209,7 @@ pub(crate) fn binary() -> PathBuf {
 }
 
 /// Where guest kernels and images are cached; shared by all tests, because they are made once.
-pub(crate) fn cache_home() -> PathBuf {
+pub fn cache_home() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
         PathBuf::from,
@@ -242,11 +240,13 @@ fn staged() -> &'static (PathBuf, PathBuf) {
             }
             let kernels = cache_home().join("bulkhead/kernels");
             for entry in std::fs::read_dir(kernels).into_iter().flatten().flatten() {
-                let kernel = entry.path().join("linux");
-                if kernel.is_file() {
-                    let to = part.join("cache/bulkhead/kernels").join(entry.file_name());
-                    std::fs::create_dir_all(&to).expect("directory for a kernel");
-                    std::fs::copy(kernel, to.join("linux")).expect("copy a kernel");
+                for name in ["linux", "vmlinux"] {
+                    let kernel = entry.path().join(name);
+                    if kernel.is_file() {
+                        let to = part.join("cache/bulkhead/kernels").join(entry.file_name());
+                        std::fs::create_dir_all(&to).expect("directory for a kernel");
+                        std::fs::copy(kernel, to.join(name)).expect("copy a kernel");
+                    }
                 }
             }
             // Another test process may have been quicker: then its copy serves.

@@ -112,11 +112,12 @@ impl Running {
     pub fn finish(mut self) -> Finished {
         use std::os::unix::process::ExitStatusExt;
         let mut late = false;
+        let deadline = crate::patience(DEADLINE);
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("wait for a child") {
                 break status;
             }
-            if self.started.elapsed() > DEADLINE {
+            if self.started.elapsed() > deadline {
                 late = true;
                 self.child.kill().expect("kill a child that hangs");
             }
@@ -137,7 +138,7 @@ impl Running {
         };
         assert!(
             !late,
-            "`{}` was still running after {DEADLINE:?}\n--- stdout\n{}\n--- stderr\n{}",
+            "`{}` was still running after {deadline:?}\n--- stdout\n{}\n--- stderr\n{}",
             finished.line,
             finished.text(),
             finished.stderr

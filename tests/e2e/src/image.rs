@@ -119,9 +119,6 @@ pub fn layer(entries: &[(&str, Entry)]) -> Vec<u8> {
 /// A Debian image as an OCI archive, made once from Debian's own packages and kept outside the tree.
 /// `packages` are installed beyond the minimal set. `None` (said loudly) when mmdebstrap is missing.
 pub fn debian_archive(packages: &[&str]) -> Option<PathBuf> {
-    if !crate::tool_exists("mmdebstrap") {
-        return None;
-    }
     let cache = cache_home().join("bulkhead/images");
     std::fs::create_dir_all(&cache).expect("cache directory");
     let mut name = String::from("debian-bookworm");
@@ -133,6 +130,9 @@ pub fn debian_archive(packages: &[&str]) -> Option<PathBuf> {
     let lock = std::fs::File::create(cache.join(format!("{name}.lock"))).expect("lock file");
     let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).expect("lock");
     if !archive.exists() {
+        if !crate::tool_exists("mmdebstrap") {
+            return None;
+        }
         let root = tempfile::tempdir().expect("temporary directory");
         let include = packages.join(",");
         let mut args = vec!["bootstrap", "bookworm"];

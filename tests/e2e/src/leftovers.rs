@@ -80,13 +80,10 @@ fn processes() -> Vec<Process> {
 #[track_caller]
 pub fn expect_none(root: &Path) {
     let mut left = Vec::new();
-    for _ in 0..200 {
+    crate::wait_until(std::time::Duration::from_secs(2), || {
         left = sandbox_processes(root);
-        if left.is_empty() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+        left.is_empty()
+    });
     assert!(left.is_empty(), "processes are left: {left:#?}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let root = root.to_string_lossy();

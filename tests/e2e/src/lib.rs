@@ -2,19 +2,22 @@
 //! state directory of its own, and checks at the end that nothing was left behind.
 //!
 //! A test that cannot run here (not root, a client missing) says so on stderr with the word
-//! `CANNOT RUN` and the reason, so that a green run shows what it did not prove.
+//! `CANNOT RUN`, its name and the reason, so that a green run shows what it did not prove. The platform
+//! on which the tests run is in [`isolation`].
 
 mod bulkhead;
 mod command;
 mod image;
 mod leftovers;
+mod platform;
 mod registry;
 mod terminal;
 
-pub use bulkhead::{Bulkhead, User};
+pub use bulkhead::{Bulkhead, User, binary, cache_home};
 pub use command::{Finished, Running, run_tool, tool_exists};
 pub use image::{Entry, busybox_tar, debian_archive, layer};
-pub use leftovers::sandbox_processes;
+pub use leftovers::{Process, sandbox_processes};
+pub use platform::{Isolation, isolation, needs, patience, scaled, wait_until};
 pub use registry::{DockerRegistry, Fault, FaultyRegistry};
 pub use terminal::Terminal;
 
@@ -28,7 +31,10 @@ macro_rules! cannot_run {
 pub fn say_cannot_run(reason: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // Not `eprintln!`: the test harness swallows that of a test which passes.
-    let _ = writeln!(std::io::stderr(), "CANNOT RUN: {reason}");
+    // One write, so that lines of tests that run at the same time stay whole. The thread bears the test's name.
+    let thread = std::thread::current();
+    let line = format!("CANNOT RUN {}: {reason}\n", thread.name().unwrap_or("?"));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Defines a test once and runs it both as root and as an ordinary user.

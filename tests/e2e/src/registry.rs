@@ -58,13 +58,11 @@ impl DockerRegistry {
             port,
             _storage: storage,
         };
-        for _ in 0..500 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Some(registry);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("docker-registry does not answer on port {port}");
+        let answers = crate::wait_until(Duration::from_secs(10), || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        assert!(answers, "docker-registry does not answer on port {port}");
+        Some(registry)
     }
 
     /// `localhost:PORT/name`.

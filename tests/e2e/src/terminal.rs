@@ -75,7 +75,7 @@ impl Terminal {
         let start = Instant::now();
         while !self.shown().contains(text) {
             assert!(
-                start.elapsed() < Duration::from_secs(30),
+                start.elapsed() < crate::patience(Duration::from_secs(30)),
                 "'{text}' never showed up in:\n{}",
                 self.shown()
             );
@@ -113,7 +113,7 @@ impl Terminal {
                     .code()
                     .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             }
-            if start.elapsed() > Duration::from_secs(60) {
+            if start.elapsed() > crate::patience(Duration::from_secs(60)) {
                 let _ = self.child.kill();
                 panic!(
                     "the command on the terminal did not end; it showed:\n{}",

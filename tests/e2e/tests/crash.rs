@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulkhead_e2e::{Bulkhead, User, run_tool, sandbox_processes, tool_exists};
+use bulkhead_e2e::{
+    Bulkhead, User, patience, run_tool, sandbox_processes, scaled, tool_exists, wait_until,
+};
 
 /// A xorshift generator: the sequence is printed with its seed, so that a failure can be repeated.
 struct Random(u64);
@@ -35,7 +37,7 @@ fn two_hundred_random_kills_lose_and_leave_nothing() {
     eprintln!("BULKHEAD_CRASH_SEED={seed}");
     let mut random = Random(seed);
     let tar = bulkhead_e2e::busybox_tar();
-    for round in 0..200 {
+    for round in 0..scaled(200, 12) {
         let name = format!("crash-{round}");
         let running = match random.below(4) {
             0 => b
@@ -62,7 +64,7 @@ fn two_hundred_random_kills_lose_and_leave_nothing() {
                 .command(&["run", "-d", "--name", &name, "busybox", "sleep", "0.2"])
                 .start(),
         };
-        std::thread::sleep(Duration::from_millis(random.below(180)));
+        std::thread::sleep(patience(Duration::from_millis(random.below(180))));
         let processes = sandbox_processes(&b.root());
         if !processes.is_empty() {
             let index = usize::try_from(random.below(processes.len() as u64)).unwrap();
@@ -72,7 +74,9 @@ fn two_hundred_random_kills_lose_and_leave_nothing() {
         running.finish();
     }
     // Containers whose command line alone was killed may still run their 0.2 s.
-    std::thread::sleep(Duration::from_millis(700));
+    wait_until(Duration::from_secs(5), || {
+        b.run(&["ps", "-q"]).ok().text().is_empty()
+    });
     for id in b.run(&["ps", "-aq", "--no-trunc"]).ok().text().lines() {
         let status = b.inspect(id)["State"]["Status"].clone();
         assert!(

@@ -13,8 +13,8 @@ each_user! {
         t.resize(40, 132);
         t.send("sleep 0.3; stty size\r");
         t.expect("40 132");
-        t.send("sleep 100\r");
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        t.send("echo asleep $((3 + 4)); sleep 100\r");
+        t.expect("asleep 7");
         t.send("\x03");
         t.send("echo after $((40 + 2))\r");
         t.expect("after 42");

@@ -1,0 +1,125 @@
+//! The test binaries that cargo builds.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Packages whose tests run on KVM: the end-to-end suite, and what speaks to /dev/kvm itself.
+const PACKAGES: &[&str] = &["bulkhead-e2e", "bulkhead-platform"];
+
+/// One binary with tests in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestBinary {
+    /// `run` for the end-to-end file `run.rs`; `platform` or `platform::boot` for those of a crate.
+    pub name: String,
+    /// Where cargo put it.
+    pub path: PathBuf,
+    /// The directory of its package, in which cargo would run it.
+    pub directory: PathBuf,
+}
+
+/// The binaries could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Cargo cannot be started.
+    #[error("cannot start cargo")]
+    Start(#[source] io::Error),
+    /// Cargo says why on stderr.
+    #[error("the test binaries cannot be built")]
+    Failed,
+    /// Cargo named no test binary.
+    #[error("cargo built no test binaries")]
+    None,
+}
+
+/// Builds the test binaries and says where they are.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build(workspace: &std::path::Path) -> Result<Vec<TestBinary>, BuildError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args([
+            "test",
+            "--no-run",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ])
+        .current_dir(workspace)
+        .stderr(Stdio::inherit());
+    for package in PACKAGES {
+        command.args(["-p", package]);
+    }
+    let out = command.output().map_err(BuildError::Start)?;
+    if !out.status.success() {
+        return Err(BuildError::Failed);
+    }
+    let mut binaries: Vec<TestBinary> = String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(test_binary)
+        .collect();
+    binaries.sort_by(|a, b| a.name.cmp(&b.name));
+    if binaries.is_empty() {
+        return Err(BuildError::None);
+    }
+    Ok(binaries)
+}
+
+/// The test binary that one of cargo's messages announces.
+fn test_binary(message: &str) -> Option<TestBinary> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+    let directory = manifest.parent()?.to_owned();
+    let package = directory.file_name()?.to_str()?;
+    let target = message["target"]["name"].as_str()?;
+    let is_library = message["target"]["kind"][0] != "test";
+    let name = match (package, is_library) {
+        ("e2e", false) => target.to_owned(),
+        (_, true) => package.to_owned(),
+        (_, false) => format!("{package}::{target}"),
+    };
+    Some(TestBinary {
+        name,
+        path: message["executable"].as_str()?.into(),
+        directory,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_are_named_after_their_file() {
+        let message = |manifest: &str, kind: &str, target: &str| {
+            serde_json::json!({
+                "reason": "compiler-artifact", "manifest_path": manifest, "executable": "/t/x-1",
+                "profile": {"test": true}, "target": {"kind": [kind], "name": target},
+            })
+            .to_string()
+        };
+        let name = |message: String| test_binary(&message).map(|b| b.name);
+        assert_eq!(
+            name(message("/w/tests/e2e/Cargo.toml", "test", "run")).as_deref(),
+            Some("run")
+        );
+        assert_eq!(
+            name(message(
+                "/w/crates/platform/Cargo.toml",
+                "lib",
+                "bulkhead_platform"
+            ))
+            .as_deref(),
+            Some("platform")
+        );
+        assert_eq!(
+            name(message("/w/crates/platform/Cargo.toml", "test", "boot")).as_deref(),
+            Some("platform::boot")
+        );
+        assert_eq!(test_binary("{\"reason\":\"build-finished\"}"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The suite on KVM: `cargo test -p bulkhead-rig [FILTER…]`, or `make test-kvm`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use bulkhead_rig::{binaries, hardware, payload, report::Report};
+
+/// In the emulated machine a loop of 200 rounds does this part of them.
+const SCALE: &str = "0.03";
+/// A machine inside an emulated machine is this much slower than what the tests' deadlines were made for.
+const PATIENCE: &str = "10";
+/// Longest time for the whole, in seconds.
+const LIMIT: &str = "2700";
+
+fn main() -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(option) = filters.iter().find(|word| word.starts_with('-')) {
+        eprintln!("rig: {option}: only names of tests to run may be given here");
+        return ExitCode::from(2);
+    }
+    match run(&filters) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(101),
+        Err(error) => {
+            eprintln!("rig: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("rig:   {cause}");
+                source = cause.source();
+            }
+            ExitCode::from(101)
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn run(filters: &[String]) -> Result<bool, Failure> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()?;
+    let binaries = binaries::build(&workspace)?;
+    let start = Instant::now();
+    let mut report = Report::new(std::io::stdout());
+    match hardware::obstacle() {
+        None => {
+            println!(
+                "rig: skipped: this host has hardware virtualization, so the suite runs on it directly"
+            );
+            for binary in &binaries {
+                directly(binary, filters, &mut report)?;
+            }
+        }
+        Some(why) => {
+            println!("rig: {why}: the suite runs in an emulated machine");
+            emulated(&workspace, &binaries, filters, &mut report)?;
+        }
+    }
+    Ok(report.finish(start.elapsed().as_secs_f64())?)
+}
+
+fn directly(
+    binary: &binaries::TestBinary,
+    filters: &[String],
+    report: &mut Report<impl std::io::Write>,
+) -> Result<(), Failure> {
+    report.line(&format!("@@ begin {}", binary.name))?;
+    // One pipe for both, so that lines keep their order.
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = Command::new(&binary.path)
+        .args(filters)
+        .arg(format!(
+            "--test-threads={}",
+            std::thread::available_parallelism()?
+        ))
+        .current_dir(&binary.directory)
+        .env("BULKHEAD_E2E_ISOLATION", "kvm")
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()?;
+    for line in BufReader::new(reader).split(b'\n') {
+        report.line(&String::from_utf8_lossy(&line?))?;
+    }
+    let code = child.wait()?.code().unwrap_or(-1);
+    report.line(&format!("@@ end {} {code}", binary.name))?;
+    Ok(())
+}
+
+fn emulated(
+    workspace: &Path,
+    binaries: &[binaries::TestBinary],
+    filters: &[String],
+    report: &mut Report<impl std::io::Write>,
+) -> Result<(), Failure> {
+    // Made outside, where there is a network, and given to the tests inside.
+    bulkhead_e2e::debian_archive(&[]);
+    let directory = tempfile::Builder::new()
+        .prefix("bulkhead-rig-payload-")
+        .tempdir()?;
+    let (bulkhead, cache) = (bulkhead_e2e::binary(), bulkhead_e2e::cache_home());
+    payload::make(
+        directory.path(),
+        binaries,
+        &payload::Sources {
+            workspace,
+            bulkhead: &bulkhead,
+            cache: &cache,
+            system: Path::new("/"),
+        },
+    )?;
+    let setting = |name: &str, default: &str| {
+        format!(
+            "{name}={}",
+            std::env::var(name).unwrap_or_else(|_| default.to_owned())
+        )
+    };
+    let script = PathBuf::from(workspace).join("tests/rig/run.sh");
+    let mut child = Command::new(script)
+        .args([
+            "--timeout",
+            &std::env::var("BULKHEAD_RIG_LIMIT").unwrap_or_else(|_| LIMIT.into()),
+        ])
+        .arg("--payload")
+        .arg(directory.path())
+        .args(["--", "env"])
+        .arg(setting("BULKHEAD_E2E_SCALE", SCALE))
+        .arg(setting("BULKHEAD_E2E_PATIENCE", PATIENCE))
+        .arg(setting("BULKHEAD_E2E_ISOLATION", "kvm"))
+        .args(["sh", "/payload/suite.sh"])
+        .args(filters)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            report.line(&String::from_utf8_lossy(&line?))?;
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        report.trouble(format!("the emulated machine ended with {status}"));
+    }
+    Ok(())
+}
