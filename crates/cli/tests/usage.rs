@@ -74,6 +74,15 @@ fn unknown_flags_exit_with_125_and_are_named() {
 }
 
 #[test]
+fn the_kernels_log_is_not_followed() {
+    complains(
+        &["logs", "--kernel", "-f", "a"],
+        1,
+        "conflicting options: --kernel goes with --tail only",
+    );
+}
+
+#[test]
 fn wrong_numbers_of_words_exit_with_1() {
     complains(
         &["run"],

@@ -75,6 +75,18 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    the_kernels_own_log_is_kept(b) {
+        b.run(&["create", "--name", "heard", "busybox", "sh", "-c",
+            "mknod /kmsg c 1 11 && echo '<1>heard by the kernel' > /kmsg; echo done"]).ok();
+        assert_eq!(b.run(&["logs", "--kernel", "heard"]).ok().text(), "", "before the first run");
+        b.run(&["start", "-a", "heard"]).ok();
+        let log = b.run(&["logs", "--kernel", "heard"]).ok().text();
+        assert!(log.contains("heard by the kernel"), "{log}");
+        assert!(!log.contains("done"), "{log}");
+        assert_eq!(b.run(&["logs", "--kernel", "-n", "1", "heard"]).ok().text().lines().count(), 1);
+        b.run(&["rm", "heard"]).ok();
+    }
+
     logs_follow_select_and_stamp(b) {
         b.run(&["run", "-d", "--name", "talk", "busybox", "sh", "-c",
             "for i in 1 2 3 4 5; do echo line $i; echo err $i >&2; sleep 0.2; done"]).ok();

@@ -17,6 +17,9 @@ pub struct Logs {
     /// Follow log output
     #[arg(short, long)]
     follow: bool,
+    /// Show what the container's kernel wrote to its console, instead of what the container wrote
+    #[arg(long)]
+    kernel: bool,
     /// Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
     #[arg(long, value_name = "string")]
     since: Option<String>,
@@ -39,6 +42,9 @@ impl Execute for Logs {
     const ARITY: Arity = Arity::Exactly(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
+        if self.kernel {
+            return self.kernel_log(context);
+        }
         let now = Timestamp::now();
         let moment = |flag: &'static str, text: &Option<String>| match text.as_deref() {
             None | Some("") => Ok(None),
@@ -51,8 +57,7 @@ impl Execute for Logs {
             }
         };
         let filter = LogFilter {
-            // As Docker: whatever is no number of lines means all of them.
-            tail: self.tail.as_deref().and_then(|text| text.parse().ok()),
+            tail: self.lines(),
             since: moment("since", &self.since)?,
             until: moment("until", &self.until)?,
             follow: self.follow,
@@ -85,5 +90,58 @@ impl Execute for Logs {
         }
         out.flush().map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)
+    }
+}
+
+impl Logs {
+    /// As Docker: whatever is no number of lines means all of them.
+    fn lines<N: std::str::FromStr>(&self) -> Option<N> {
+        self.tail.as_deref().and_then(|text| text.parse().ok())
+    }
+
+    fn kernel_log(&self, context: &Context) -> Result<u8, CliError> {
+        // A console has no times, and its end is not told.
+        if self.follow || self.timestamps || self.since.is_some() || self.until.is_some() {
+            return Err(CliError::Conflict(
+                "--kernel goes with --tail only, not with --follow, --since, --timestamps, --until",
+            ));
+        }
+        let engine = context.engine()?;
+        let text = engine.kernel_log(&engine.container(&self.container)?)?;
+        let mut out = io::stdout().lock();
+        out.write_all(last_lines(&text, self.lines()))
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
+        Ok(0)
+    }
+}
+
+/// The last `count` lines of `text`, or all of it.
+fn last_lines(text: &[u8], count: Option<usize>) -> &[u8] {
+    let Some(count) = count else { return text };
+    let mut from = text.len();
+    for line in text
+        .split_inclusive(|byte| *byte == b'\n')
+        .rev()
+        .take(count)
+    {
+        from -= line.len();
+    }
+    text.get(from..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end_whether_or_not_the_last_is_complete() {
+        let text = b"one\ntwo\nthree";
+        assert_eq!(last_lines(text, None), text);
+        assert_eq!(last_lines(text, Some(2)), b"two\nthree");
+        assert_eq!(last_lines(b"one\ntwo\n", Some(1)), b"two\n");
+        assert_eq!(last_lines(text, Some(9)), text);
+        assert_eq!(last_lines(text, Some(0)), b"");
+        assert_eq!(last_lines(b"", Some(1)), b"");
     }
 }

@@ -1,12 +1,15 @@
 //! Streams of a running container, and its log.
 
+use std::fs;
+use std::io;
+
 use bulkhead_sandbox::{
-    AttachOptions, Attachment, ClientError, ControlError, LogFilter, LogReader, Stdio,
+    AttachOptions, Attachment, CONSOLE_LOG, ClientError, ControlError, LogFilter, LogReader, Stdio,
 };
 
 use super::{Container, ContainerError};
 use crate::Engine;
-use crate::error::Error;
+use crate::error::{Error, FileError};
 
 impl Engine {
     /// Connects descriptors to the main process's streams, from now on.
@@ -39,5 +42,15 @@ impl Engine {
             }
             .into()
         })
+    }
+
+    /// What the guest's kernel wrote to its console in the container's last run, at most about a mebibyte of it. Empty
+    /// before the first run.
+    pub fn kernel_log(&self, container: &Container) -> Result<Vec<u8>, Error> {
+        let path = container.dir.join(CONSOLE_LOG);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => Ok(result.map_err(FileError::at("read the kernel's log", &path))?),
+        }
     }
 }

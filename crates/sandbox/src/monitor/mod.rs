@@ -7,6 +7,8 @@ mod open;
 mod record;
 mod watch;
 
+pub use open::CONSOLE_LOG;
+
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 

@@ -15,8 +15,9 @@ use crate::failure::StartFailure;
 use crate::logs::LOG_FILES;
 use crate::spec::{LogSpec, SandboxSpec};
 
-/// Name of the guest console's file in a container's directory.
-pub(crate) const CONSOLE_LOG: &str = "console.log";
+/// Name of the guest console's file in a container's directory: what the guest's kernel said in its last run, begun
+/// anew when it is a mebibyte long.
+pub const CONSOLE_LOG: &str = "console.log";
 
 /// Every file of one compartment.
 #[derive(Debug)]
