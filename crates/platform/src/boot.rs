@@ -166,8 +166,21 @@ impl Boot {
             .collect()
     }
 
+    /// Words of the command line that this kernel needs beyond what every kernel of the platform gets.
     pub(crate) fn arguments(&self) -> &'static [&'static str] {
         self.arguments
+    }
+
+    pub(crate) fn initramfs(&self) -> BorrowedFd<'_> {
+        self.initramfs.as_fd()
+    }
+
+    /// The opened device, where the start was prepared for KVM.
+    pub(crate) fn kvm(&self) -> Option<BorrowedFd<'_>> {
+        match &self.platform {
+            Prepared::UserMode(_) => None,
+            Prepared::Kvm(device) => Some(device.as_fd()),
+        }
     }
 }
 

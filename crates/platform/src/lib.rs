@@ -12,6 +12,7 @@
 mod boot;
 mod initramfs;
 mod kernel;
+mod kvm;
 mod machine;
 mod probe;
 mod user_mode;
@@ -19,6 +20,7 @@ mod user_mode;
 pub use boot::{Boot, BootError};
 pub use initramfs::{InitramfsError, build_initramfs};
 pub use kernel::{FileError, KernelError, KernelImage, KernelKind, KernelSearch, find_kernel};
+pub use kvm::{Kvm, KvmError, Prepared};
 pub use machine::{
     DeviceEnd, Machine, MachineExit, Platform, PlatformError, VmConfig, VmDevice, platform,
 };

@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use bulkhead_devices::{Device, vhost_user::TransportError};
+use bulkhead_devices::{Device, TransportError};
 use bulkhead_jail::{JailError, JailReport, ThreadLock, VmRoot};
 use bulkhead_types::Isolation;
 
 use crate::boot::Boot;
+use crate::kvm::{Kvm, KvmError};
 use crate::user_mode::UserMode;
 
 /// A way to run a guest kernel.
@@ -84,6 +85,10 @@ pub enum MachineExit {
     EntryFailed(u64),
     /// A virtual CPU could not be run: error number of the host.
     CpuFailed(i32),
+    /// A virtual CPU left its guest for a reason that this program does not know: `exit_reason` of `kvm_run`.
+    UnknownExit(u32),
+    /// [`Machine::stop`] ended it, where no process was killed for that.
+    Stopped,
     /// The guest's kernel panicked; its last words are on the console.
     Panicked,
     /// The kernel process called what its policy forbids, and was killed for it: a hostile guest or a gap in the
@@ -122,6 +127,13 @@ impl fmt::Display for MachineExit {
                     io::Error::from_raw_os_error(*errno)
                 )
             }
+            Self::UnknownExit(reason) => {
+                write!(
+                    f,
+                    "a virtual CPU left its guest for an unknown reason ({reason})"
+                )
+            }
+            Self::Stopped => f.write_str("stopped"),
             Self::Forbidden => f.write_str("the guest kernel made a forbidden system call"),
             Self::Killed(signal) => write!(f, "the guest kernel was killed by signal {signal}"),
             Self::Exited(code) => write!(f, "the guest kernel exited with code {code}"),
@@ -179,11 +191,8 @@ pub struct VmConfig {
 /// A machine could not be started or steered.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
-    /// The platform is not part of this build.
-    #[error("this build has no {0} platform yet")]
-    NotBuilt(Isolation),
     /// More virtual CPUs than the platform can give.
-    #[error("a {isolation} machine has at most {most} CPU, {asked} were asked for")]
+    #[error("a {isolation} machine has 1 to {most} CPUs, {asked} were asked for")]
     Vcpus {
         /// The platform.
         isolation: Isolation,
@@ -255,12 +264,29 @@ pub enum PlatformError {
     /// The end of the kernel process could not be learnt.
     #[error("cannot wait for the guest kernel")]
     Wait(#[source] io::Error),
+    /// The thread of a virtual CPU could not be locked in, so it ran nothing.
+    #[error("cannot lock the thread of a virtual CPU")]
+    Lock(#[source] JailError),
+    /// A KVM machine could not be made.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+/// Whether the host has `bytes` bytes of memory at all, with what it can swap.
+pub(crate) fn check_host_memory(bytes: u64) -> Result<(), PlatformError> {
+    let host =
+        nix::sys::sysinfo::sysinfo().map_err(|error| PlatformError::HostMemory(error.into()))?;
+    let most = host.ram_total().saturating_add(host.swap_total());
+    if bytes > most {
+        return Err(PlatformError::TooMuchMemory { asked: bytes, most });
+    }
+    Ok(())
 }
 
 /// The platform for `isolation`.
 pub fn platform(isolation: Isolation) -> Result<Box<dyn Platform>, PlatformError> {
     match isolation {
         Isolation::UserMode => Ok(Box::new(UserMode)),
-        Isolation::Kvm => Err(PlatformError::NotBuilt(isolation)),
+        Isolation::Kvm => Ok(Box::new(Kvm)),
     }
 }

@@ -23,7 +23,7 @@ pub use file::FileError;
 pub use search::{KernelSearch, find_kernel};
 
 use elf::Elf;
-use file::KernelFile;
+pub(crate) use file::KernelFile;
 
 /// What sort of kernel a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +248,8 @@ impl KernelImage {
             (Isolation::UserMode, KernelKind::Distribution) => {
                 &["initcall_blacklist=raid6_select_algo,calibrate_xor_blocks,init_btrfs_fs"]
             }
+            // Its profiles are for a distribution's own services, which no compartment has.
+            (Isolation::Kvm, KernelKind::Distribution) => &["apparmor=0"],
             _ => &[],
         }
     }

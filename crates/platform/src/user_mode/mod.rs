@@ -21,7 +21,7 @@ use bulkhead_devices::vhost_user;
 use bulkhead_jail::{KernelCommand, KernelLimits, Thread, VmRoot};
 use bulkhead_types::Isolation;
 
-use crate::machine::{Machine, Platform, PlatformError, VmConfig};
+use crate::machine::{Machine, Platform, PlatformError, VmConfig, check_host_memory};
 use process::{Process, RunningDevice};
 
 /// The least memory with which our kernel and the agent start.
@@ -110,16 +110,7 @@ fn check(config: &VmConfig) -> Result<(), PlatformError> {
             least: LEAST_MEMORY,
         });
     }
-    let host =
-        nix::sys::sysinfo::sysinfo().map_err(|error| PlatformError::HostMemory(error.into()))?;
-    let most = host.ram_total().saturating_add(host.swap_total());
-    if config.memory_bytes > most {
-        return Err(PlatformError::TooMuchMemory {
-            asked: config.memory_bytes,
-            most,
-        });
-    }
-    Ok(())
+    check_host_memory(config.memory_bytes)
 }
 
 /// The listening socket of the device with this index, in the kernel's root.
