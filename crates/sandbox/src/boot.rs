@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use bulkhead_devices::{Acceptor, Block, BlockError, Device, Rng, Vsock};
+use bulkhead_devices::{Acceptor, Balloon, Block, BlockError, Device, Pmem, Rng, Vsock};
 use bulkhead_platform::{Machine, PlatformError, VmConfig, VmDevice, platform};
 use bulkhead_protocol::GUEST_CID;
 
@@ -67,10 +67,13 @@ impl MachineBoot {
             ),
             device("rng", Rng::new()),
         ];
+        let platform = platform(spec.isolation)?;
         if !image.is_empty() {
-            devices.push(disk(IMAGE_SERIAL, |serial| {
-                Block::read_only(image, serial)
-            })?);
+            let shared = platform.shares_memory() && spec.kernel.dax;
+            devices.push(image_disk(image, shared)?);
+        }
+        if platform.shares_memory() {
+            devices.push(device("balloon", Balloon::new()));
         }
         if let Some(file) = scratch {
             devices.push(disk(SCRATCH_SERIAL, |serial| {
@@ -92,7 +95,7 @@ impl MachineBoot {
             arguments: Vec::new(),
             thread_lock: walls.thread_lock(),
         };
-        Ok(platform(spec.isolation)?.start(config)?)
+        Ok(platform.start(config)?)
     }
 }
 
@@ -101,6 +104,18 @@ fn device(name: &str, device: impl Device + 'static) -> VmDevice {
         name: name.to_owned(),
         device: Box::new(device),
     }
+}
+
+/// The image's disk: `shared`, pages of its files are shown to the guest as they lie in the host's memory, so that all
+/// containers of an image share them. Where files cannot be mapped, and otherwise, it is a block device.
+fn image_disk(files: Vec<File>, shared: bool) -> Result<VmDevice, StartError> {
+    let copies = shared.then(|| files.iter().map(File::try_clone).collect::<io::Result<_>>());
+    if let Some(Ok(copies)) = copies
+        && let Ok(pmem) = Pmem::read_only(copies)
+    {
+        return Ok(device(IMAGE_SERIAL, pmem));
+    }
+    disk(IMAGE_SERIAL, |serial| Block::read_only(files, serial))
 }
 
 fn disk(
