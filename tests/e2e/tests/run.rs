@@ -81,11 +81,20 @@ each_user! {
         assert_eq!(b.run(&["run", "--rm", "--cpus", "1", "busybox", "nproc"]).ok().text(), "1");
     }
 
+    the_smallest_limit_is_enough_for_a_small_program(b) {
+        assert_eq!(b.run(&["run", "--rm", "--memory", "6m", "busybox", "echo", "small"]).ok().text(), "small");
+    }
+
     running_out_of_memory_is_137(b) {
         b.run(&["run", "--name", "oom", "--memory", "64m", "busybox", "sh", "-c", "tail /dev/zero"]).expect_code(137);
         let state = &b.inspect("oom")["State"];
         assert_eq!(state["OOMKilled"], true, "{state}");
         assert_eq!(state["ExitCode"], 137);
+        b.run(&["rm", "oom"]).ok();
+        // Without a limit of its own a container has what its guest has.
+        b.run(&["run", "--name", "oom", "busybox", "tail", "/dev/zero"]).expect_code(137);
+        let state = &b.inspect("oom")["State"];
+        assert_eq!(state["OOMKilled"], true, "{state}");
         b.run(&["rm", "oom"]).ok();
     }
 

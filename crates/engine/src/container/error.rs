@@ -160,11 +160,13 @@ impl ContainerError {
             _ => return None,
         };
         match failure {
-            StartFailure::Jail { .. }
-            | StartFailure::Platform { .. }
-            | StartFailure::Boot { .. } => {
+            StartFailure::Jail { .. } | StartFailure::Platform { .. } => {
                 Some("'bulkhead doctor' says what this host lacks".to_owned())
             }
+            StartFailure::Boot { .. } => Some(
+                "'bulkhead logs --kernel CONTAINER' shows all that its kernel said, unless it was started with --rm"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

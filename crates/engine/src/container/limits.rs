@@ -21,8 +21,9 @@ const GUEST_PER_BYTE: u64 = 64;
 /// What the guest's kernel and agent take before the first process of the container.
 pub(crate) fn guest_fixed(guest: &Guest) -> u64 {
     match (guest.isolation, guest.kernel.kind) {
-        // The kernel's text and tables (12 MiB), its caches and the agent (20 MiB).
-        (Isolation::UserMode, _) => 32 << 20,
+        // The kernel's text and tables (12 MiB), its caches and the agent (20 MiB), and so much that the smallest
+        // limit makes a guest of the least size that the platform starts.
+        (Isolation::UserMode, _) => 36 << 20,
         // More tables: for processors, interrupts and the memory map.
         (Isolation::Kvm, KernelKind::Tuned) => 48 << 20,
         // A kernel for every machine there is, and an initramfs full of modules that is unpacked beside its archive.
@@ -40,7 +41,7 @@ pub(crate) fn guest_memory(
     host: u64,
 ) -> Result<u64, OptionError> {
     let total = match limit {
-        None => Some(default.0.max(fixed)),
+        None => Some(default.0.max(fixed + MIN_MEMORY.0)),
         Some(limit) if limit < MIN_MEMORY => return Err(OptionError::MemoryTooSmall),
         Some(limit) => limit
             .0
@@ -140,6 +141,12 @@ mod tests {
             );
         }
         assert!(of(Some(7 << 30)).is_ok(), "what the host has is to be had");
+        let small = guest_memory(None, ByteSize(6 << 20), 32 << 20, 8 << 30).unwrap();
+        assert_eq!(
+            small,
+            38 << 20,
+            "a small default leaves room for the kernel"
+        );
     }
 
     #[test]
