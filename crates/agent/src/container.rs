@@ -113,7 +113,7 @@ impl Container {
             machine::loopback_up()?;
         }
         let wanted = request.root.as_ref().ok_or(CreateError::NoRoot)?;
-        let image = disks.find(&wanted.image_serial)?;
+        let image = disks.find_image(&wanted.image_serial)?;
         let scratch = match wanted.scratch_serial.as_str() {
             "" => None,
             serial => Some(disks.find(serial)?),

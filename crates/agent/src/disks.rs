@@ -1,4 +1,4 @@
-//! Finds virtio disks by the serial numbers that the host gave them.
+//! Finds virtio disks by the serial numbers that the host gave them, and the image where it is memory.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,21 @@ pub(crate) enum DiskError {
 
 /// More disks than virtio-blk names with one letter are not looked for.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+
+/// The first memory device.
+const MEMORY: &str = "pmem0";
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// Its block device.
+    pub(crate) device: PathBuf,
+    /// The device is memory that the host shares (virtio-pmem).
+    pub(crate) memory: bool,
+}
+
+/// Reading this waits until the kernel has looked at all memory devices, which it does in the background.
+const MEMORY_PROBED: &str = "../class/nd/ndctl0/device/wait_probe";
 
 /// The guest's disks. Reading a serial number asks the device, so each is read once.
 #[derive(Debug)]
@@ -60,6 +75,28 @@ impl Disks {
         }
         Err(DiskError::Absent(serial.to_owned()))
     }
+
+    /// The image: the disk with this serial number, or else the memory device, of which a guest has one at most.
+    pub(crate) fn find_image(&self, serial: &str) -> Result<Image, DiskError> {
+        match self.find(serial) {
+            Ok(device) => Ok(Image {
+                device,
+                memory: false,
+            }),
+            Err(DiskError::Absent(serial)) => {
+                // Without the file there is no memory device, as the next look will tell.
+                std::fs::read(self.sys.join(MEMORY_PROBED)).ok();
+                if !self.sys.join(MEMORY).exists() {
+                    return Err(DiskError::Absent(serial));
+                }
+                Ok(Image {
+                    device: self.dev.join(MEMORY),
+                    memory: true,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A serial number has at most 20 bytes (virtio, "Block Device", VIRTIO_BLK_T_GET_ID).
@@ -87,5 +124,31 @@ mod tests {
         assert_eq!(disks.find("vol0").unwrap(), Path::new("/dev/vdc"));
         assert!(matches!(disks.find("vol1"), Err(DiskError::Absent(_))));
         assert!(matches!(disks.find(""), Err(DiskError::Absent(_))));
+    }
+
+    #[test]
+    fn an_image_is_memory_only_where_no_disk_has_its_serial_number() {
+        let top = tempfile::tempdir().unwrap();
+        let sys = top.path().join("block");
+        std::fs::create_dir_all(sys.join("vda")).unwrap();
+        std::fs::write(sys.join("vda/serial"), "scratch").unwrap();
+        let disks = || Disks::new(&sys, Path::new("/dev"));
+        let absent = disks().find_image("image");
+        assert!(matches!(absent, Err(DiskError::Absent(_))), "{absent:?}");
+
+        std::fs::create_dir(sys.join("pmem0")).unwrap();
+        let image = disks().find_image("image").unwrap();
+        assert_eq!(
+            (image.device.as_path(), image.memory),
+            (Path::new("/dev/pmem0"), true)
+        );
+
+        std::fs::create_dir(sys.join("vdb")).unwrap();
+        std::fs::write(sys.join("vdb/serial"), "image").unwrap();
+        let image = disks().find_image("image").unwrap();
+        assert_eq!(
+            (image.device.as_path(), image.memory),
+            (Path::new("/dev/vdb"), false)
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! <run>/root      overlay of
 //!   <run>/scratch/upper   ext4 disk, or a tmpfs where the root is to be read-only
 //!   <run>/files           /etc/hostname, hosts, resolv.conf of this start, nothing persistent
-//!   <run>/image           EROFS disk
+//!   <run>/image           EROFS disk, or memory shared by the host
 //! ```
 //!
 //! The generated files are a layer, not bind mounts: no system calls per file, no target path that a
@@ -18,11 +18,13 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, Uid, chown};
 
+use crate::disks::Image;
+
 /// Where the parts come from.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     /// Device with the EROFS image.
-    pub(crate) image: &'a Path,
+    pub(crate) image: &'a Image,
     /// Device with the ext4 scratch file system; a tmpfs takes its place without.
     pub(crate) scratch: Option<&'a Path>,
     pub(crate) hostname: &'a str,
@@ -63,7 +65,7 @@ impl Root {
         for directory in [run, &root, &image, &scratch, &files] {
             create(directory)?;
         }
-        attach(sources.image, &image, "erofs", MsFlags::MS_RDONLY, "")?;
+        attach_image(sources.image, &image)?;
         match sources.scratch {
             // Freed blocks become holes of the host's sparse file; the template's tables are complete.
             Some(disk) => {
@@ -149,6 +151,16 @@ pub(crate) fn attach(
             source: errno.into(),
         }
     })
+}
+
+/// Memory is read in place, without a copy in the guest's page cache, where the kernel can.
+fn attach_image(image: &Image, target: &Path) -> Result<(), RootError> {
+    let mount = |options| attach(&image.device, target, "erofs", MsFlags::MS_RDONLY, options);
+    if image.memory {
+        mount("dax=always").or_else(|_| mount(""))
+    } else {
+        mount("")
+    }
 }
 
 /// Creates the writable layer on a new disk. Its root directory is the container's, so it looks like
