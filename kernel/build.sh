@@ -1,17 +1,20 @@
 #!/bin/sh
-# Builds the guest kernel of the user-mode platform from Debian's kernel source and prints its path.
+# Builds guest kernels from Debian's kernel source and prints their paths, one a line.
 #
-# The result is kept in ${XDG_CACHE_HOME:-~/.cache}/bulkhead/kernels/<key>/linux, where bulkhead finds it. The key
+#   kernel/build.sh [uml|kvm]...    the platforms' kernels, default both
+#
+# uml is the user-mode platform's kernel, a program; kvm that of virtual machines, an uncompressed ELF file. Each is
+# kept in ${XDG_CACHE_HOME:-~/.cache}/bulkhead/kernels/<key>, as linux and as vmlinux, where bulkhead finds it. The key
 # covers everything the result depends on: configuration, source, compiler, this script. Nothing is installed.
 #
 #   BULKHEAD_LINUX_SOURCE  tarball to build from (default: /usr/src/linux-source-6.12.tar.xz)
 #   JOBS                   parallel compilers (default: number of processors)
 #
-# Progress goes to standard error, the path alone to standard output.
+# Progress goes to standard error, the paths alone to standard output.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-config=$here/uml.config
+script=$here/$(basename "$0")
 tarball=${BULKHEAD_LINUX_SOURCE:-/usr/src/linux-source-6.12.tar.xz}
 cache=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/bulkhead/kernels
 jobs=${JOBS:-$(nproc)}
@@ -20,6 +23,14 @@ export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_USER=b
 export LC_ALL=C
 # Options of the caller's own builds are not meant for this one.
 unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS LDFLAGS CC ARCH O 2>/dev/null || true
+
+[ $# -gt 0 ] || set -- uml kvm
+for platform in "$@"; do
+    case $platform in
+    uml | kvm) ;;
+    *) echo "usage: kernel/build.sh [uml|kvm]..." >&2; exit 2 ;;
+    esac
+done
 
 say() { printf 'kernel: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -37,35 +48,49 @@ if command -v gcc >/dev/null 2>&1; then
     libc=$(gcc -print-file-name=libc.a)
     need libc6-dev test -f "$libc"
 fi
+case " $* " in
+*' kvm '*)
+    # objtool reads and writes object files.
+    need libelf-dev sh -c "echo '#include <gelf.h>' | gcc -E -"
+    ;;
+esac
 need linux-source-6.12 test -f "$tarball"
 [ -z "$missing" ] || die "missing Debian packages: apt-get install$missing"
 
 # The tarball is named by its package's version where it has one: hashing 150 MB takes a second of every call.
 version=$(dpkg-query -W -f '${Version}' linux-source-6.12 2>/dev/null || true)
 source_id="$version $(stat -c '%s %Y' "$tarball")"
-key=$({
-    cat "$config" "$0"
-    echo "$source_id"
-    gcc --version | head -n 1
-    ld --version | head -n 1
-} | sha256sum | cut -c 1-16)
-result=$cache/$key/linux
-if [ -x "$result" ]; then
-    # Touched, because the kernel that was asked for last is the one that is used.
-    touch "$result" 2>/dev/null || true
-    echo "$result"
-    exit 0
-fi
+compilers=$(gcc --version | head -n 1 && ld --version | head -n 1)
 
+locate() { # locate PLATFORM: sets arch, target, file, result
+    case $1 in
+    uml) arch=um target=linux file=linux ;;
+    kvm) arch=x86_64 target=vmlinux file=vmlinux ;;
+    esac
+    key=$({ cat "$here/$1.config" "$script" && echo "$source_id $compilers"; } | sha256sum | cut -c 1-16)
+    result=$cache/$key/$file
+}
+
+# Whether all are there already. Touched, because the kernel that was asked for last is the one that is used.
+finished() {
+    for platform in "$@"; do
+        locate "$platform"
+        [ -e "$result" ] || return 1
+    done
+    for platform in "$@"; do
+        locate "$platform"
+        touch "$result" 2>/dev/null || true
+        echo "$result"
+    done
+}
+
+if finished "$@"; then exit 0; fi
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 if ! flock -n 9; then
     say "another build is running, waiting for it"
     flock 9
-fi
-if [ -x "$result" ]; then
-    echo "$result"
-    exit 0
+    if finished "$@"; then exit 0; fi
 fi
 
 work=$cache/.build
@@ -94,50 +119,73 @@ progress() { # progress WHAT LOG COMMAND...
     fi
 }
 
-say "building the guest kernel (once; a few minutes)"
+say "building guest kernels: $* (once; a few minutes)"
 # Left out: what only other architectures' drivers and the documentation need. It is half of the tree.
 progress "unpacking $(basename "$tarball")" "$work/unpack.log" tar -xf "$tarball" -C "$work" --strip-components=1 \
     --exclude='*/drivers/gpu/drm/amd/include/*' --exclude='*/Documentation/*/*' --exclude='*/tools/testing/*' \
     --exclude='*/tools/perf/*' --exclude='*/arch/*/boot/dts/*'
 cd "$work"
 
-cp "$config" asked.config
-make -s ARCH=um KCONFIG_ALLCONFIG=asked.config allnoconfig >config.log 2>&1 || {
-    cat config.log >&2
-    die "the configuration is not accepted"
+# Every line of a fragment must have become true, or be said.
+verify() { # verify FRAGMENT RESULT
+    lost=
+    while IFS= read -r line; do
+        case $line in
+        CONFIG_*=n)
+            name=${line%%=*}
+            grep -q "^$name=" "$2" && lost="$lost
+  $line"
+            ;;
+        CONFIG_*)
+            grep -qxF "$line" "$2" || lost="$lost
+  $line"
+            ;;
+        '# CONFIG_'*' is not set')
+            name=${line#\# }
+            name=${name%% *}
+            grep -q "^$name=" "$2" && lost="$lost
+  $line"
+            ;;
+        esac
+    done <"$1"
+    [ -z "$lost" ] || die "options that were asked for did not survive (renamed, or a dependency is missing):$lost"
 }
-lost=
-while IFS= read -r line; do
-    case $line in
-    CONFIG_*=n)
-        name=${line%%=*}
-        grep -q "^$name=" .config && lost="$lost
-  $line"
+
+build() { # build PLATFORM
+    locate "$1"
+    [ ! -e "$result" ] || return 0
+    out=$work/out.$1
+    mkdir "$out"
+    # An absolute path: the build looks for it from another directory.
+    make -s ARCH="$arch" O="$out" KCONFIG_ALLCONFIG="$here/$1.config" allnoconfig >"$out.log" 2>&1 || {
+        cat "$out.log" >&2
+        die "the configuration is not accepted"
+    }
+    verify "$here/$1.config" "$out/.config"
+    progress "compiling for $1" "$out.log" make ARCH="$arch" O="$out" -j"$jobs" "$target"
+    [ -f "$out/$target" ] || die "the build left no kernel"
+    # Published in one step: whoever looks sees the whole kernel or none.
+    publish=$work/publish.$1
+    mkdir "$publish"
+    case $1 in
+    uml)
+        strip --strip-debug -o "$publish/$file" "$out/$target"
+        release=$("$publish/$file" --version) || die "the new kernel does not start"
         ;;
-    CONFIG_*)
-        grep -qxF "$line" .config || lost="$lost
-  $line"
-        ;;
-    '# CONFIG_'*' is not set')
-        name=${line#\# }
-        name=${name%% *}
-        grep -q "^$name=" .config && lost="$lost
-  $line"
+    kvm)
+        strip --strip-all -o "$publish/$file" "$out/$target"
+        chmod 644 "$publish/$file"
+        release=$(cat "$out/include/config/kernel.release")
         ;;
     esac
-done <asked.config
-[ -z "$lost" ] || die "options that were asked for did not survive (renamed, or a dependency is missing):$lost"
+    cp "$out/.config" "$publish/config"
+    rm -rf "${cache:?}/$key"
+    mv -T "$publish" "$cache/$key"
+    rm -rf "$out"
+    say "built $release for $1"
+}
 
-progress "compiling" "$work/make.log" make ARCH=um -j"$jobs" linux
-[ -x linux ] || die "the build left no kernel"
-strip --strip-debug linux
-release=$(./linux --version) || die "the new kernel does not start"
-
-# Published in one step: whoever looks sees the whole kernel or none.
-mkdir publish
-cp linux publish/linux
-cp .config publish/config
-rm -rf "${cache:?}/$key"
-mv -T publish "$cache/$key"
-say "built $release"
-echo "$result"
+for platform in "$@"; do
+    build "$platform"
+done
+finished "$@"

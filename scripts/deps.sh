@@ -7,7 +7,7 @@ job=${1:?usage: scripts/deps.sh run|kernel|test|bench|fuzz}
 # Building (a C compiler for the compression and cryptography crates), a guest kernel, a Debian image (fakechroot lets an
 # ordinary user make one), ext4 disks.
 run=(gcc libc6-dev user-mode-linux mmdebstrap fakechroot fakeroot e2fsprogs)
-kernel=(linux-source-6.12 gcc libc6-dev make flex bison bc xz-utils)
+kernel=(linux-source-6.12 gcc libc6-dev libelf-dev make flex bison bc xz-utils)
 clients=(busybox-static skopeo umoci docker-registry erofs-utils util-linux python3 xz-utils cpio)
 peers=(crun runsc podman fio hyperfine)
 
