@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bulkhead_e2e::{Bulkhead, User, debian_archive};
+use bulkhead_e2e::{Bulkhead, Isolation, User, debian_archive, needs};
 
 fn with_debian(user: User) -> Option<Bulkhead> {
     let b = Bulkhead::new(user)?;
@@ -49,6 +49,9 @@ fn debian_runs_for_an_ordinary_user() {
 
 #[test]
 fn debian_runs_on_debians_own_user_mode_kernel() {
+    if !needs(Isolation::UserMode) {
+        return;
+    }
     let kernel = "/usr/bin/linux.uml";
     if !Path::new(kernel).exists() {
         bulkhead_e2e::cannot_run!(

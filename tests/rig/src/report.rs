@@ -19,7 +19,19 @@ struct Binary {
     told: BTreeSet<String>,
     cannot: BTreeMap<String, String>,
     failed: bool,
-    in_failures: bool,
+    part: Part,
+}
+
+/// Where in a binary's output the reader is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Results, one a line.
+    #[default]
+    Results,
+    /// What the tests that failed wrote.
+    Failures,
+    /// Their names again.
+    Names,
 }
 
 /// Results so far, and the place where they are told.
@@ -82,14 +94,18 @@ impl<W: Write> Report<W> {
                 reasons.push_str("; ");
             }
             reasons.push_str(reason);
-        } else if let Some((test, result)) = result(line).filter(|_| !binary.in_failures) {
+        } else if let Some((test, result)) = result(line).filter(|_| binary.part == Part::Results) {
             return self.result(&test, &result);
         } else if line == "failures:" {
-            // The section comes twice: with the output of the tests, then with their names alone.
-            binary.in_failures = !binary.in_failures;
+            binary.part = match binary.part {
+                Part::Results => Part::Failures,
+                Part::Failures | Part::Names => Part::Names,
+            };
         } else if line.starts_with("test result:") {
-            binary.in_failures = false;
-        } else if binary.in_failures
+            binary.part = Part::Results;
+        } else if binary.part == Part::Names {
+            // Told once, at the very end.
+        } else if binary.part == Part::Failures
             || !(line.is_empty() || line.ends_with("has been running for over 60 seconds"))
         {
             return writeln!(self.out, "{line}");
@@ -241,6 +257,7 @@ mod tests {
         assert!(text.contains("test kvm::run::a ... FAILED\n"), "{text}");
         assert!(text.contains("the reason\n"), "{text}");
         assert!(text.contains("failures:\n    kvm::run::a\n"), "{text}");
+        assert!(!text.contains("\n    a\n"), "{text}");
         assert!(!well);
     }
 

@@ -11,6 +11,8 @@ use bulkhead_rig::{binaries, hardware, payload, report::Report};
 const SCALE: &str = "0.03";
 /// A machine inside an emulated machine is this much slower than what the tests' deadlines were made for.
 const PATIENCE: &str = "10";
+/// Of the emulated machine, in mebibytes: one test wants a container with more than 4 GiB.
+const MEMORY: &str = "6656";
 /// Longest time for the whole, in seconds.
 const LIMIT: &str = "2700";
 
