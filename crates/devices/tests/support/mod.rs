@@ -2,3 +2,4 @@
 
 pub mod driver;
 pub mod front_end;
+pub mod mmio_guest;
