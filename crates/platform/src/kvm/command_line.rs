@@ -7,7 +7,7 @@ use super::layout::COMMAND_LINE_BYTES;
 use crate::machine::PlatformError;
 
 /// The words that every compartment's kernel gets (Documentation/admin-guide/kernel-parameters.txt).
-const ALWAYS: [&str; 13] = [
+const ALWAYS: [&str; 14] = [
     "rdinit=/init",
     // The serial line; there is one. Warnings and worse; a panic raises the level by itself.
     "console=ttyS0",
@@ -17,6 +17,9 @@ const ALWAYS: [&str; 13] = [
     // A kernel that has gone wrong must end, with its reason on the console, not limp on.
     "oops=panic",
     "panic=-1",
+    // By the reset register: with hardware-reduced ACPI a kernel that knows EFI would ask that first, and then a BIOS
+    // (`efi_reboot_required` in arch/x86/platform/efi/quirks.c). There is neither.
+    "reboot=acpi",
     // There is no PCI bus: nothing answers, and asking costs exits.
     "pci=off",
     // KVM keeps the counters of all virtual CPUs in step, so the kernel need not measure whether they are.
@@ -31,7 +34,7 @@ const ALWAYS: [&str; 13] = [
 ];
 
 /// Words that would take a device away or put one where there is none.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "mem=",
     "memmap=",
     "initrd=",
