@@ -43,6 +43,7 @@ const OURS: [&str; 10] = [
     "console=",
     "8250.",
     "acpi",
+    "reboot=",
     "virtio_mmio.",
 ];
 
