@@ -196,8 +196,12 @@ impl Prepared {
 
 /// The binary under test: `$BULKHEAD_BIN`, else the release build of this workspace.
 pub fn binary() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = std::env::var_os("BULKHEAD_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/bulkhead"),
+        || {
+            let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+            workspace.join(target).join("release/bulkhead")
+        },
         PathBuf::from,
     );
     path.canonicalize().unwrap_or_else(|e| {

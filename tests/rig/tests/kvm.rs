@@ -125,7 +125,7 @@ fn emulated(
             "--timeout",
             &std::env::var("BULKHEAD_RIG_LIMIT").unwrap_or_else(|_| LIMIT.into()),
         ])
-        .arg("--payload")
+        .args(["--memory", MEMORY, "--payload"])
         .arg(directory.path())
         .args(["--", "env"])
         .arg(setting("BULKHEAD_E2E_SCALE", SCALE))
