@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # The end-to-end tests start many kernels; more at once than processors only makes deadlines tight.
 threads=$(nproc)
 status=0
-cargo test --locked --workspace --exclude bulkhead-e2e || status=$?
 scripts/build-trespass.sh || status=$?
+cargo test --locked --workspace --exclude bulkhead-e2e || status=$?
 cargo test --locked -p bulkhead-e2e --no-fail-fast -- --test-threads="$threads" || status=$?
 exit "$status"
