@@ -45,6 +45,14 @@ test: ## Run every test, from unit to end to end
 	@kernel/build.sh >/dev/null
 	@scripts/test.sh
 
+.PHONY: test-kvm
+test-kvm: ## Run the end-to-end suite on KVM, emulated where there is no hardware; ARGS="NAME…" selects tests
+	@scripts/deps.sh kvm
+	@scripts/build.sh
+	@kernel/build.sh kvm >/dev/null
+	@scripts/build-trespass.sh
+	@cargo test --locked -p bulkhead-rig --test kvm -- $(ARGS)
+
 .PHONY: lint
 lint: ## Check formatting, lints and documentation
 	cargo fmt --all --check

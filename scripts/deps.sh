@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that one job needs and that are missing; prints nothing when none is.
-# usage: scripts/deps.sh run|kernel|test|bench|fuzz
+# usage: scripts/deps.sh run|kernel|test|kvm|bench|fuzz
 set -euo pipefail
 
-job=${1:?usage: scripts/deps.sh run|kernel|test|bench|fuzz}
+job=${1:?usage: scripts/deps.sh run|kernel|test|kvm|bench|fuzz}
 # Building (a C compiler for the compression and cryptography crates), a guest kernel, a Debian image (fakechroot lets an
 # ordinary user make one), ext4 disks.
 run=(gcc libc6-dev user-mode-linux mmdebstrap fakechroot fakeroot e2fsprogs)
 kernel=(linux-source-6.12 gcc libc6-dev libelf-dev make flex bison bc xz-utils)
 clients=(busybox-static skopeo umoci docker-registry erofs-utils util-linux python3 xz-utils cpio)
+# Debian's kernel for virtual machines; where the host has no hardware for them, it and an emulator are the rig.
+machines=(linux-image-cloud-amd64 mmdebstrap)
+grep -qwE 'svm|vmx' /proc/cpuinfo || machines+=(qemu-system-x86)
 peers=(crun runsc podman fio hyperfine)
 
 case $job in
 run) packages=("${run[@]}") ;;
 kernel) packages=("${kernel[@]}") ;;
-test) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}") ;;
+test | kvm) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}" "${machines[@]}") ;;
 bench) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}" "${peers[@]}") ;;
 fuzz) packages=("${run[@]}" "${clients[@]}" g++) ;;
 *) echo "deps: unknown job '$job'" >&2; exit 2 ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: units and crates first, then the built binaries end to end.
+# Every test: units and crates first, then the built binaries end to end, then on KVM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 threads=$(nproc)
 status=0
 scripts/build-trespass.sh || status=$?
-cargo test --locked --workspace --exclude bulkhead-e2e || status=$?
+cargo test --locked --workspace --exclude bulkhead-e2e --exclude bulkhead-rig || status=$?
 cargo test --locked -p bulkhead-e2e --no-fail-fast -- --test-threads="$threads" || status=$?
+cargo test --locked -p bulkhead-rig || status=$?
 exit "$status"

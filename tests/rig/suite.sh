@@ -13,8 +13,8 @@ mkdir -p /boot /lib/modules
 mount -o bind $payload/boot /boot
 mount -o bind $payload/modules /lib/modules
 
-export BULKHEAD_TRESPASS_BIN=$payload/bin/bulkhead-trespass
-export BULKHEAD_BIN=$payload/bin/bulkhead XDG_CACHE_HOME=$payload/cache HOME=/root
+export BULKHEAD_BIN=$payload/bin/bulkhead BULKHEAD_TRESPASS_BIN=$payload/bin/bulkhead-trespass
+export XDG_CACHE_HOME=$payload/cache HOME=/root
 export BULKHEAD_E2E_ISOLATION="${BULKHEAD_E2E_ISOLATION:-kvm}"
 while read -r name binary directory; do
     cd "$directory" || exit 1

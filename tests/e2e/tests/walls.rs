@@ -9,7 +9,7 @@ use bulkhead_e2e::{Bulkhead, Finished, Running, User, cannot_run};
 /// `$BULKHEAD_TRESPASS_BIN`, else where `scripts/build-trespass.sh` puts it.
 fn binary() -> PathBuf {
     std::env::var_os("BULKHEAD_TRESPASS_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/bulkhead-trespass"),
+        || bulkhead_e2e::binary().with_file_name("../debug/bulkhead-trespass"),
         PathBuf::from,
     )
 }

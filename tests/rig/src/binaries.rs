@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 /// Packages whose tests run on KVM: the end-to-end suite, and what speaks to /dev/kvm itself.
 const PACKAGES: &[&str] = &["bulkhead-e2e", "bulkhead-platform"];
 
+/// Not a test of KVM: it boots user-mode kernels.
+const LEFT_OUT: &str = "platform::boot";
+
 /// One binary with tests in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestBinary {
@@ -58,6 +61,7 @@ pub fn build(workspace: &std::path::Path) -> Result<Vec<TestBinary>, BuildError>
     let mut binaries: Vec<TestBinary> = String::from_utf8_lossy(&out.stdout)
         .lines()
         .filter_map(test_binary)
+        .filter(|binary| binary.name != LEFT_OUT)
         .collect();
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
     if binaries.is_empty() {

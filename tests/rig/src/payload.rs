@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! suite.sh, list          the runner, and the binaries it runs
-//! bin/                    bulkhead and its agent
+//! bin/                    bulkhead, its agent, and the sandbox that breaks its policy
 //! tests/                  test binaries
 //! tree/                   the source tree, for tests that read it
 //! cache/bulkhead/…        our kernel and the image of Debian, where bulkhead and the tests look for them
