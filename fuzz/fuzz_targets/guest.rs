@@ -151,6 +151,13 @@ impl Ring {
         let _ = self.memory.write_obj(self.available, index);
     }
 
+    /// Overwrite everything with zeros.
+    pub fn clear(&self) {
+        let _ = self
+            .memory
+            .write_slice(&[0; 0x3000], GuestAddress(self.base));
+    }
+
     /// Overwrite any bytes of the ring.
     pub fn scribble(&self, input: &mut Input<'_>) {
         let at = self.base + u64::from(input.u16() % 0x3000);
