@@ -102,9 +102,6 @@ pub enum DeviceError {
     /// A descriptor of the device could not be watched.
     #[error("watch a descriptor of the device")]
     Poll(#[source] std::io::Error),
-    /// Pages could not be given back to the host.
-    #[error("give pages back to the host")]
-    GiveBack(#[source] std::io::Error),
     /// The host gave no random bytes.
     #[error("read random bytes from the host")]
     Entropy(#[source] getrandom::Error),

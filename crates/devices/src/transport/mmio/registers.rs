@@ -285,13 +285,13 @@ impl Registers {
 
     /// The driver broke a rule: the device stops and asks to be reset.
     fn violated(&self, setup: &mut Setup, log: &mut LogGate, violation: Violation) {
-        let was_broken = self.shared.broken.swap(true, Ordering::SeqCst);
+        if self.shared.broken.swap(true, Ordering::SeqCst) {
+            // It has stopped already, or is about to.
+            return;
+        }
         if setup.live {
             // Without waiting: `live` stays, so that a reset does.
             let _ = self.shared.mailbox.stop();
-        }
-        if was_broken {
-            return;
         }
         if setup.status() & DRIVER_OK != 0 {
             // The eventfd is ours and cannot fail in a way that something could be done about.

@@ -3,6 +3,7 @@
 use vm_memory::GuestAddress;
 
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
+use crate::log_gate::LogGate;
 use crate::memory::is_writable;
 use crate::virtio::RING_FEATURES;
 use crate::virtio::queue::{Buffers, Chain, QueueError, VirtQueue};
@@ -33,6 +34,7 @@ const MAX_BATCH: usize = 8;
 /// The memory balloon.
 #[derive(Debug, Default)]
 pub struct Balloon {
+    log: LogGate,
     active: Option<Active>,
 }
 
@@ -54,16 +56,26 @@ fn on(queue: usize) -> impl Fn(QueueError) -> DeviceError + Copy {
     move |source| DeviceError::Queue { queue, source }
 }
 
+/// A host that does not take pages is no fault of the guest's, which keeps its memory and goes on.
+fn give_back(pages: &mut Buffers, log: &mut LogGate) {
+    if let Err(error) = pages.give_back()
+        && let Some(suppressed) = log.pass()
+    {
+        tracing::warn!(%error, suppressed, "the host did not take pages of the guest back");
+    }
+}
+
 impl Active {
-    fn serve(&mut self, index: usize) -> Result<Work, DeviceError> {
+    fn serve(&mut self, index: usize, log: &mut LogGate) -> Result<Work, DeviceError> {
         let failed = on(index);
         let mut served = 0;
         loop {
             self.queue(index)?.disable_notifications().map_err(failed)?;
             while self.pop(index)? {
                 match index {
-                    INFLATE => self.inflate()?,
-                    REPORTING => self.report()?,
+                    INFLATE => self.inflate(log)?,
+                    // The buffers of a report are the free pages.
+                    REPORTING => give_back(&mut self.chain.writable, log),
                     // A page taken back comes back by itself when it is touched.
                     _ => (),
                 }
@@ -95,14 +107,8 @@ impl Active {
         queue.pop(&mut self.chain).map_err(on(index))
     }
 
-    /// The chain's buffers are the free pages.
-    fn report(&mut self) -> Result<(), DeviceError> {
-        let pages = &mut self.chain.writable;
-        pages.give_back().map_err(DeviceError::GiveBack)
-    }
-
     /// The chain's content are the numbers of pages.
-    fn inflate(&mut self) -> Result<(), DeviceError> {
+    fn inflate(&mut self, log: &mut LogGate) -> Result<(), DeviceError> {
         let refused = |reason| DeviceError::Request {
             queue: INFLATE,
             reason,
@@ -126,7 +132,7 @@ impl Active {
                     return Err(refused("a page outside guest memory"));
                 }
             }
-            self.pages.give_back().map_err(DeviceError::GiveBack)?;
+            give_back(&mut self.pages, log);
         }
     }
 }
@@ -169,10 +175,8 @@ impl Device for Balloon {
     }
 
     fn queue_event(&mut self, queue: usize) -> Result<Work, DeviceError> {
-        self.active
-            .as_mut()
-            .ok_or(DeviceError::NotActive)?
-            .serve(queue)
+        let active = self.active.as_mut().ok_or(DeviceError::NotActive)?;
+        active.serve(queue, &mut self.log)
     }
 
     fn reset(&mut self) -> Option<Activation> {

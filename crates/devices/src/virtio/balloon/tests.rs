@@ -267,3 +267,21 @@ fn neighbouring_regions_lose_only_their_own_pages() {
     assert_eq!(setup.resident(first, 1), 0);
     assert_eq!(setup.resident(first + PAGE, 1), 1);
 }
+
+#[test]
+fn a_host_that_keeps_the_pages_does_not_stop_the_guest() {
+    let mut setup = private();
+    setup.touch(FREE, 2);
+    let at = setup.memory.get_host_address(GuestAddress(FREE)).unwrap();
+    // Locked pages are not given back.
+    // SAFETY: the page is mapped, and locking it changes nothing about it.
+    if unsafe { libc::mlock(at.cast(), PAGE as usize) } != 0 {
+        println!("CANNOT RUN: this process may lock no page in memory");
+        return;
+    }
+    let ranges = [(FREE, PAGE as u32, true), (FREE + PAGE, PAGE as u32, true)];
+    setup.give(REPORTING, &ranges).unwrap();
+    setup.give(REPORTING, &ranges[1..]).unwrap();
+    assert_eq!(setup.resident(FREE, 1), 1);
+    assert_eq!(setup.resident(FREE + PAGE, 1), 0);
+}
