@@ -178,3 +178,52 @@ fn a_broken_chain_asks_for_a_reset_with_an_interrupt_and_serves_the_next_driver(
     let error = handle.join().unwrap_err();
     assert!(matches!(error, TransportError::Device(_)), "{error}");
 }
+
+#[test]
+fn a_rule_broken_on_a_live_device_stops_it_and_says_so_with_an_interrupt() {
+    for wrong in [
+        |guest: &Guest| guest.kick(1),
+        |guest: &Guest| guest.write(STATUS, ACKNOWLEDGE),
+        |guest: &Guest| guest.write(QUEUE_SIZE, 16),
+        |guest: &Guest| guest.registers.write(STATUS, &[0]),
+    ] {
+        let (mut guest, handle) = Guest::spawn(Rng::new());
+        guest.boot(ALL);
+        wrong(&guest);
+        assert!(guest.line.interrupted(PATIENCE));
+        assert_eq!(guest.read(INTERRUPT_STATUS), CONFIGURATION);
+        assert_ne!(guest.status() & NEEDS_RESET, 0);
+        // The reset also waits for the device to have let go, so that this stays unanswered.
+        guest.queues[0].add(&[(DATA, 16, true)]);
+        guest.kick(0);
+        let unused = guest.queues.remove(0);
+        guest.reset();
+        assert!(!unused.has_used());
+        guest.boot(ALL);
+        guest.queues[0].add(&[(DATA, 16, true)]);
+        guest.kick(0);
+        assert_eq!(guest.wait_used(0).1, 16);
+        drop(guest);
+        handle.join().unwrap();
+    }
+}
+
+#[test]
+fn what_does_not_exist_or_cannot_be_written_is_ignored() {
+    let (mut guest, _handle) = Guest::spawn(Rng::new());
+    for offset in (0..0x100).step_by(4) {
+        let written = (0x14..=0x24).contains(&offset)
+            || (QUEUE_SEL..=QUEUE_READY).contains(&offset)
+            || (QUEUE_NOTIFY..=STATUS).contains(&offset)
+            || (QUEUE_DESC..0xb0).contains(&offset);
+        if !written {
+            guest.write(offset, 0x1234_5678);
+        }
+    }
+    guest.write(CONFIG, 0xffff_ffff);
+    guest.registers.write(CONFIG + 3, &[1; 7]);
+    guest.registers.write(0x1000, &[1; 4]);
+    guest.registers.write(u64::MAX, &[1; 4]);
+    assert_eq!(guest.status(), 0);
+    guest.boot(ALL);
+}
