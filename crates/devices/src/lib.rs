@@ -6,7 +6,8 @@
 //!   one for a kernel on virtual CPUs of this process.
 //!
 //! Everything a guest writes (rings, descriptors, headers) and everything a front end sends is
-//! hostile input: it is checked before use, and a violation stops that one device until its driver resets it, or ends it.
+//! hostile input: it is checked before use, and a violation stops that one device until its driver
+//! resets it, or ends it.
 
 mod device;
 mod log_gate;
