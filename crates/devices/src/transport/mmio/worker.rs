@@ -174,6 +174,8 @@ impl Server for Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // A guest that is still there must not wait for answers.
+        self.shared.broken.store(true, Ordering::SeqCst);
         self.shared.mailbox.close();
     }
 }
