@@ -138,21 +138,6 @@ impl Memory {
         Ok(slot)
     }
 
-    /// Whether `bytes` bytes of this process at `address` are guest memory.
-    pub(super) fn holds(&self, address: usize, bytes: usize) -> bool {
-        self.guest.iter().any(|region| {
-            let Ok(start) = region.get_host_address(vm_memory::MemoryRegionAddress(0)) else {
-                return false;
-            };
-            let start = start as usize;
-            let length = usize::try_from(region.len()).unwrap_or(0);
-            address >= start
-                && address
-                    .checked_add(bytes)
-                    .is_some_and(|end| end <= start.saturating_add(length))
-        })
-    }
-
     /// Gives the memory back to the host. Without this call it stays until the process ends, which in a sandbox is the
     /// same moment.
     ///

@@ -25,7 +25,6 @@ mod loader;
 mod machine;
 mod memory;
 mod registers;
-mod source;
 mod state;
 mod vcpu;
 
