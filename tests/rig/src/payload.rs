@@ -25,7 +25,9 @@ pub struct Sources<'a> {
     pub workspace: &'a Path,
     /// The built command line; its agent lies beside it.
     pub bulkhead: &'a Path,
-    /// `$XDG_CACHE_HOME`: guest kernels and images.
+    /// Our kernel for machines; without it the machine has Debian's alone.
+    pub kernel: Option<&'a Path>,
+    /// `$XDG_CACHE_HOME`: images.
     pub cache: &'a Path,
     /// Where Debian installs kernels: `/`.
     pub system: &'a Path,
@@ -83,18 +85,8 @@ pub fn make(
     for file in ["README.md", "Cargo.toml", "Cargo.lock"] {
         place(&sources.workspace.join(file), &into.join("tree").join(file))?;
     }
-    if let Some(kernel) = newest_kernel(&sources.cache.join("bulkhead/kernels")) {
-        let key = kernel
-            .parent()
-            .and_then(Path::file_name)
-            .unwrap_or_default();
-        place(
-            &kernel,
-            &into
-                .join("cache/bulkhead/kernels")
-                .join(key)
-                .join("vmlinux"),
-        )?;
+    if let Some(kernel) = sources.kernel {
+        place(kernel, &into.join("cache/bulkhead/kernels/ours/vmlinux"))?;
     }
     let images = sources.cache.join("bulkhead/images/debian-bookworm.tar");
     if images.exists() {
@@ -106,8 +98,8 @@ pub fn make(
     debian_kernel(sources.system, into)
 }
 
-/// Our kernel for machines that was built last.
-fn newest_kernel(kernels: &Path) -> Option<PathBuf> {
+/// Our kernel for machines that was built last, in the directory where they are kept.
+pub fn newest_kernel(kernels: &Path) -> Option<PathBuf> {
     std::fs::read_dir(kernels)
         .ok()?
         .flatten()

@@ -1,4 +1,10 @@
 //! The suite on KVM: `cargo test -p bulkhead-rig [FILTER…]`, or `make test-kvm`.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BULKHEAD_RIG_KERNEL` | our kernel for the emulated machine; by default the one built last; empty for none |
+//! | `BULKHEAD_RIG_LIMIT` | seconds that the emulated machine may take |
+//! | `BULKHEAD_E2E_…` | as in the end-to-end tests, with other defaults there |
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -103,12 +109,18 @@ fn emulated(
         .prefix("bulkhead-rig-payload-")
         .tempdir()?;
     let (bulkhead, cache) = (bulkhead_e2e::binary(), bulkhead_e2e::cache_home());
+    let ours = match std::env::var_os("BULKHEAD_RIG_KERNEL") {
+        None => payload::newest_kernel(&cache.join("bulkhead/kernels")),
+        Some(path) if path.is_empty() => None,
+        Some(path) => Some(path.into()),
+    };
     payload::make(
         directory.path(),
         binaries,
         &payload::Sources {
             workspace,
             bulkhead: &bulkhead,
+            kernel: ours.as_deref(),
             cache: &cache,
             system: Path::new("/"),
         },
