@@ -66,6 +66,13 @@ bench: ## Measure beside crun, podman and runsc; prints a table
 	@kernel/build.sh >/dev/null
 	@benches/run.sh $(ARGS)
 
+.PHONY: bench-kvm
+bench-kvm: ## Measure the KVM platform beside QEMU's microvm, in the rig where there is no hardware; prints a table
+	@scripts/deps.sh bench-kvm
+	@scripts/build.sh
+	@kernel/build.sh kvm >/dev/null
+	@benches/bench_kvm.sh $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target, SECONDS_PER_TARGET each (default 600)
 	@scripts/deps.sh fuzz

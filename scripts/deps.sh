@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that one job needs and that are missing; prints nothing when none is.
-# usage: scripts/deps.sh run|kernel|test|kvm|bench|fuzz
+# usage: scripts/deps.sh run|kernel|test|kvm|bench|bench-kvm|fuzz
 set -euo pipefail
 
-job=${1:?usage: scripts/deps.sh run|kernel|test|kvm|bench|fuzz}
+job=${1:?usage: scripts/deps.sh run|kernel|test|kvm|bench|bench-kvm|fuzz}
 # Building (a C compiler for the compression and cryptography crates), a guest kernel, a Debian image (fakechroot lets an
 # ordinary user make one), ext4 disks.
 run=(gcc libc6-dev user-mode-linux mmdebstrap fakechroot fakeroot e2fsprogs)
@@ -18,6 +18,7 @@ case $job in
 run) packages=("${run[@]}") ;;
 kernel) packages=("${kernel[@]}") ;;
 test | kvm) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}" "${machines[@]}") ;;
+bench-kvm) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}" "${machines[@]}" qemu-system-x86) ;;
 bench) packages=("${run[@]}" "${kernel[@]}" "${clients[@]}" "${peers[@]}") ;;
 fuzz) packages=("${run[@]}" "${clients[@]}" g++) ;;
 *) echo "deps: unknown job '$job'" >&2; exit 2 ;;

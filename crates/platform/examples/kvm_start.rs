@@ -1,19 +1,23 @@
 //! Starts a KVM machine by hand, or measures what its start costs up to the first entry into the guest.
 //!
 //! ```text
-//! kvm_start KERNEL INITRAMFS [--memory MIB] [--cpus N] [--word WORD]… [--prepare]
+//! kvm_start KERNEL INITRAMFS [--memory MIB] [--cpus N] [--word WORD]… [--image FILE] [--disk FILE] [--prepare]
 //! ```
+//!
+//! The machine has the devices of a container: a socket device that refuses every connection, randomness, a balloon, and
+//! with `--image` and `--disk` also persistent memory and a writable disk.
 //!
 //! Without `--prepare` the guest's console goes to standard output, and how the machine ended is the last line. With it
 //! nothing is entered: processor time of this process since its execution, and memory of the process beyond the
 //! guest's, are printed as `key value` lines.
 
 use std::error::Error;
+use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bulkhead_devices::{Balloon, Device, Rng};
+use bulkhead_devices::{Acceptor, Balloon, Block, Device, Pmem, Rng, Vsock};
 use bulkhead_platform::{Boot, KernelImage, KernelKind, Kvm, VmConfig, VmDevice};
 use bulkhead_types::Isolation;
 
@@ -23,7 +27,18 @@ struct Options {
     memory: u64,
     cpus: u32,
     words: Vec<String>,
+    image: Option<PathBuf>,
+    disk: Option<PathBuf>,
     prepare: bool,
+}
+
+/// Nobody listens.
+struct Nobody;
+
+impl Acceptor for Nobody {
+    fn accept(&mut self, _: u32) -> Option<std::os::unix::net::UnixStream> {
+        None
+    }
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
@@ -34,6 +49,8 @@ fn options() -> Result<Options, Box<dyn Error>> {
         memory: 512,
         cpus: 1,
         words: Vec::new(),
+        image: None,
+        disk: None,
         prepare: false,
     };
     let mut words = std::env::args().skip(1);
@@ -43,6 +60,8 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--memory" => options.memory = value()?.parse()?,
             "--cpus" => options.cpus = value()?.parse()?,
             "--word" => options.words.push(value()?),
+            "--image" => options.image = Some(value()?.into()),
+            "--disk" => options.disk = Some(value()?.into()),
             "--prepare" => options.prepare = true,
             _ => paths.push(PathBuf::from(word)),
         }
@@ -68,16 +87,26 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: name.to_owned(),
         device,
     };
+    let mut devices = vec![
+        device("vsock", Box::new(Vsock::new(3, Box::new(Nobody)))),
+        device("rng", Box::new(Rng::new())),
+        device("balloon", Box::new(Balloon::new())),
+    ];
+    if let Some(path) = &options.image {
+        let pmem = Pmem::read_only(vec![File::open(path)?])?;
+        devices.push(device("image", Box::new(pmem)));
+    }
+    if let Some(path) = &options.disk {
+        let file = File::options().read(true).write(true).open(path)?;
+        devices.push(device("disk", Box::new(Block::writable(file, "disk")?)));
+    }
     let config = VmConfig {
         memory_bytes: options.memory << 20,
         vcpus: options.cpus,
         boot: Boot::open(Isolation::Kvm, &kernel, &options.initramfs)?,
         root: None,
         console: write.into(),
-        devices: vec![
-            device("rng", Box::new(Rng::new())),
-            device("balloon", Box::new(Balloon::new())),
-        ],
+        devices,
         arguments: options.words,
         thread_lock: None,
     };
