@@ -373,7 +373,8 @@ pub(crate) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     poll.revents & libc::POLLHUP != 0
 }
 
-/// Lets all threads of this process share one heap. To be called while there is one thread.
+/// Lets all threads of this process share one heap. To be called while there is one thread and was never a second,
+/// whose heap would be handed on; a sandbox is executed for the purpose and forks its jailed half first.
 ///
 /// With a heap for each thread glibc reads /proc/sys/vm/overcommit_memory when one first shrinks, which no policy
 /// allows; and the first heap grows with brk, so that a locked thread needs no mmap. It is smaller, too.

@@ -5,6 +5,7 @@
 
 mod kernel_walls;
 mod sandbox_walls;
+mod thread_walls;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +23,12 @@ fn main() -> ExitCode {
         .filter(|word| !word.starts_with("--"))
         .collect();
     let mut failed = 0;
-    for (name, test) in sandbox_walls::TESTS.iter().chain(kernel_walls::TESTS) {
+    // Threads first: like a sandbox they want a process that never had a second thread.
+    let tests = thread_walls::TESTS
+        .iter()
+        .chain(sandbox_walls::TESTS)
+        .chain(kernel_walls::TESTS);
+    for (name, test) in tests {
         let name = format!("uid {}: {name}", nix::unistd::geteuid());
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
