@@ -49,7 +49,6 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
     done >"$work/starts"
     median() { awk -v key="$1" '$1 == key { print $2 }' "$work/starts" | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)], all[NR] }'; }
     read -r cpu most < <(median cpu_us)
-    read -r pss _ < <(median pss_kib)
     cat <<TABLE
 
 ### A start on this host up to the first entry into the guest, 21 runs
@@ -57,7 +56,6 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 | | median | most |
 |---|---|---|
 | processor time from exec to the first entry, ms | $(awk "BEGIN { printf \"%.1f | %.1f\", $cpu / 1000, $most / 1000 }") |
-| memory of the process then, guest memory written so far included, PSS MiB | $(awk "BEGIN { printf \"%.1f\", $pss / 1024 }") | |
 
 \`kvm_start --prepare\` (crates/platform/examples): the virtual machine monitor with a container's devices, nothing entered. All threads are counted.
 TABLE
