@@ -51,6 +51,8 @@ fn serve(vcpu: &mut Kickable<'_>, state: &State, bus: &Bus) -> Option<MachineExi
             Ok(VcpuExit::FailEntry(reason, _)) => return Some(MachineExit::EntryFailed(reason)),
             Ok(VcpuExit::InternalError) => return Some(MachineExit::Internal(suberror(vcpu.vcpu))),
             Ok(VcpuExit::Intr) => vcpu.rearm(),
+            // Memory that the host cannot give: a file that a device shows was shortened, or there is none left.
+            Ok(VcpuExit::MemoryFault { .. }) => return Some(MachineExit::CpuFailed(libc::EFAULT)),
             // No other reason can occur with what was set up: local APICs in the host's kernel, no hypercalls or
             // registers that come to us.
             Ok(_) => return Some(MachineExit::UnknownExit(reason(vcpu.vcpu))),
