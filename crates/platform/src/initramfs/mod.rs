@@ -6,6 +6,7 @@
 
 mod cpio;
 mod modules;
+mod signature;
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -13,6 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulkhead_types::Isolation;
 use cpio::Cpio;
 
 use crate::kernel::{KernelImage, KernelKind};
@@ -21,7 +23,7 @@ use crate::kernel::{KernelImage, KernelKind};
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
 /// What the archive looks like: part of the cache key, to be raised with every change of the layout.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Archives that no start has made or refreshed for this long are removed when a new one is made.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -140,7 +142,11 @@ fn write(
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            loaded.push((name, content));
+            let plain = match kernel.isolation {
+                Isolation::Kvm => signature::without(&content).to_vec(),
+                Isolation::UserMode => content,
+            };
+            loaded.push((name, plain));
         }
     }
     fs::create_dir_all(cache).map_err(cannot_write)?;
@@ -214,7 +220,7 @@ mod tests {
 
     fn tuned() -> KernelImage {
         KernelImage {
-            isolation: bulkhead_types::Isolation::UserMode,
+            isolation: Isolation::UserMode,
             path: PathBuf::from("/nonexistent"),
             kind: KernelKind::Tuned,
             modules: None,
