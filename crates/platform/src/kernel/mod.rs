@@ -262,8 +262,8 @@ impl KernelImage {
                 // Its profiles are for a distribution's own services, which no compartment has.
                 "apparmor=0",
                 "cryptomgr.notests",
-                "initcall_blacklist=load_system_certificate_list,init_kprobe_trace,init_blk_tracer,slab_sysfs_init,\
-                 crypto_kdf108_init,blake2s_mod_init,snapshot_device_init,digsig_init",
+                "initcall_blacklist=load_system_certificate_list,trace_eval_init,init_kprobe_trace,init_blk_tracer,\
+                 slab_sysfs_init,crypto_kdf108_init,blake2s_mod_init,snapshot_device_init,digsig_init",
             ],
         }
     }
