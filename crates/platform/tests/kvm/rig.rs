@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longer than any of these machines needs, even where processors are emulated: a test that waits for so long has
 /// failed, and says so instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Says that the test cannot run here, past the capture of a passing test's output.
 pub fn cannot_run(reason: &str) {
