@@ -340,7 +340,7 @@ pub fn spec(args: &[&str]) -> SandboxSpec {
         "isolation": Isolation::UserMode,
         "memory": ByteSize(1 << 26),
         "cpus": 1,
-        "kernel": { "path": "/k", "kind": "tuned", "modules": null, "libraries": [] },
+        "kernel": { "isolation": Isolation::UserMode, "path": "/k", "kind": "tuned", "modules": null, "libraries": [] },
         "initramfs": "/i",
         "image": [],
         "process": ProcessSpec { args: args.iter().map(|a| (*a).to_owned()).collect(), ..ProcessSpec::default() },
