@@ -10,6 +10,10 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
 use super::error::{KvmError, request};
 
+/// Leaf 1, ECX, and leaf 0x8000_0001, ECX: Intel's and AMD's virtualization. A compartment has no guests of its own, and
+/// what emulates it for one is a large part of what a hostile guest could attack in KVM.
+const INTEL_VIRTUALIZATION: u32 = 1 << 5;
+const AMD_VIRTUALIZATION: u32 = 1 << 2;
 /// Leaf 1, ECX: performance capabilities (a register of the counters that are taken away), deadline timer, hypervisor.
 const PERFORMANCE_CAPABILITIES: u32 = 1 << 15;
 const DEADLINE_TIMER: u32 = 1 << 24;
@@ -63,7 +67,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, vcpus: u32, timer: bool) {
     match entry.function {
         1 => {
             entry.ecx |= HYPERVISOR;
-            entry.ecx &= !PERFORMANCE_CAPABILITIES;
+            entry.ecx &= !(PERFORMANCE_CAPABILITIES | INTEL_VIRTUALIZATION);
             if timer {
                 // Not in KVM's list of features: it depends on the local APIC being KVM's, which it is.
                 entry.ecx |= DEADLINE_TIMER;
@@ -86,16 +90,13 @@ fn adapt(entry: &mut kvm_cpuid_entry2, vcpus: u32, timer: bool) {
             let sharing = if level >= 3 { vcpus - 1 } else { 0 };
             entry.eax = entry.eax & !(0xfff << 14) | (sharing & 0xfff) << 14;
         }
+        // Revision and features of AMD's virtualization.
+        0x8000_000a => clear(entry),
         // Performance counters: counting costs time at every change between guest and host, and tells a guest what its
         // neighbours do.
-        0xa | 0x8000_0022 => {
-            entry.eax = 0;
-            entry.ebx = 0;
-            entry.ecx = 0;
-            entry.edx = 0;
-        }
+        0xa | 0x8000_0022 => clear(entry),
         0x8000_0001 => {
-            entry.ecx &= !EXTENDED_COUNTERS;
+            entry.ecx &= !(EXTENDED_COUNTERS | AMD_VIRTUALIZATION);
         }
         // Bits 7..0: cores less one; bits 15..12: how many bits of an APIC's number name the core.
         0x8000_0008 => {
@@ -103,6 +104,13 @@ fn adapt(entry: &mut kvm_cpuid_entry2, vcpus: u32, timer: bool) {
         }
         _ => {}
     }
+}
+
+fn clear(entry: &mut kvm_cpuid_entry2) {
+    entry.eax = 0;
+    entry.ebx = 0;
+    entry.ecx = 0;
+    entry.edx = 0;
 }
 
 /// What tells CPUs apart: the number of their local APIC, which is their own.
@@ -188,15 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn no_performance_counter_is_promised() {
-        for function in [0xa, 0x8000_0022] {
+    fn neither_performance_counters_nor_virtualization_are_promised() {
+        for function in [0xa, 0x8000_000a, 0x8000_0022] {
             let mut leaf = entry(function, 0);
             adapt(&mut leaf, 2, false);
             assert_eq!((leaf.eax, leaf.ebx, leaf.ecx, leaf.edx), (0, 0, 0, 0));
         }
         let mut leaf = entry(0x8000_0001, 0);
         adapt(&mut leaf, 2, false);
-        assert_eq!(leaf.ecx & EXTENDED_COUNTERS, 0);
-        assert_eq!(leaf.ecx | EXTENDED_COUNTERS, u32::MAX, "the rest stays");
+        let taken = EXTENDED_COUNTERS | AMD_VIRTUALIZATION;
+        assert_eq!(leaf.ecx, !taken, "the rest stays");
+        let mut leaf = entry(1, 0);
+        adapt(&mut leaf, 2, false);
+        assert_eq!(leaf.ecx & INTEL_VIRTUALIZATION, 0);
     }
 }
