@@ -18,13 +18,14 @@ in it with the output shown live, powers the machine off and exits with COMMAND'
   --cpus N          processors of the machine (default 2)
   --timeout SECONDS end the machine after so long (default 1800); the exit code is then 124
   --console FILE    keep the machine's kernel log there
+  --monitor SOCKET  QEMU's monitor listens there, to look into a machine that hangs
 
 Exit codes of the rig itself: 124 out of time, 125 the machine died or could not be started (the end of its kernel
 log is shown).
 TEXT
 }
 
-payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console='' packages=()
+payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console='' packages=() monitor=()
 while [ $# -gt 0 ]; do
     case $1 in
     --payload) payload=$2; shift ;;
@@ -35,6 +36,7 @@ while [ $# -gt 0 ]; do
     --cpus) cpus=$2; shift ;;
     --timeout) limit=$2; shift ;;
     --console) console=$2; shift ;;
+    --monitor) monitor=(-monitor "unix:$2,server,nowait"); shift ;;
     -h | --help) usage; exit 0 ;;
     --) shift; break ;;
     *) usage >&2; exit 125 ;;
@@ -105,7 +107,7 @@ timeout --foreground "$limit" qemu-system-x86_64 \
     -add-fd fd=3,set=1 -chardev file,id=output,path=/dev/fdset/1,append=on -device virtserialport,chardev=output,nr=1 \
     -chardev "file,id=status,path=$work/status" -device virtserialport,chardev=status,nr=2 \
     -device virtio-rng-pci \
-    "${drives[@]}" </dev/null 3>&"$output" || code=$?
+    "${drives[@]}" "${monitor[@]}" </dev/null 3>&"$output" || code=$?
 exec {output}>&-
 wait "$copier"
 

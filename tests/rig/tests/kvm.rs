@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `BULKHEAD_RIG_KERNEL` | our kernel for the emulated machine; by default the one built last; empty for none |
 //! | `BULKHEAD_RIG_LIMIT` | seconds that the emulated machine may take |
+//! | `BULKHEAD_RIG_MONITOR` | where the emulator's monitor listens, to look into a machine that hangs; by default nowhere |
 //! | `BULKHEAD_E2E_…` | as in the end-to-end tests, with other defaults there |
 
 use std::io::{BufRead, BufReader};
@@ -153,6 +154,10 @@ fn emulated(
             "--timeout",
             &std::env::var("BULKHEAD_RIG_LIMIT").unwrap_or_else(|_| LIMIT.into()),
         ])
+        .args(
+            std::env::var("BULKHEAD_RIG_MONITOR")
+                .map_or(Vec::new(), |socket| vec!["--monitor".into(), socket]),
+        )
         .args(["--memory", MEMORY, "--payload"])
         .arg(directory.path())
         .args(["--", "env"])
