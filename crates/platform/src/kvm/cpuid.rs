@@ -5,7 +5,9 @@
 //! asking, and what this machine does not have. Numbers of leaves and fields are those of the Intel SDM, volume 2,
 //! CPUID, and of AMD's manual, volume 3, appendix E.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
 use super::error::{KvmError, request};
@@ -23,7 +25,10 @@ const MULTI_THREADING: u32 = 1 << 28;
 /// Leaf 0x8000_0001, ECX: extended performance counters, of cores and of the northbridge and the cache.
 const EXTENDED_COUNTERS: u32 = 1 << 23 | 1 << 24 | 1 << 28;
 
-/// Levels of leaf 0xB.
+/// Extended topology, twice.
+const TOPOLOGY: u32 = 0xb;
+const NEWER_TOPOLOGY: u32 = 0x1f;
+/// Levels of these leaves.
 const THREADS: u32 = 1;
 const CORES: u32 = 2;
 
@@ -37,13 +42,16 @@ pub(super) struct Answers {
 impl Answers {
     /// Asks KVM.
     pub(super) fn new(kvm: &Kvm, vcpus: u32) -> Result<Self, KvmError> {
-        let mut base = kvm
+        let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(request("tell which processor features it supports"))?;
         let timer = kvm.check_extension(Cap::TscDeadlineTimer);
-        for entry in base.as_mut_slice() {
+        let mut entries = with_levels(supported.as_slice());
+        for entry in &mut entries {
             adapt(entry, vcpus, timer);
         }
+        let base = CpuId::from_entries(&entries)
+            .map_err(|error| KvmError::Layout(format!("{error:?}")))?;
         Ok(Self { base, vcpus })
     }
 
@@ -55,6 +63,21 @@ impl Answers {
         vcpu.set_cpuid2(&self.base)
             .map_err(request("take the processor's features"))
     }
+}
+
+/// KVM says nothing of levels of processors, as it knows of none: these are ours, threads, cores, and the end. The newer
+/// of the two leaves that could tell them is left out, which sends who asks it to the older one.
+fn with_levels(supported: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
+    let others = supported
+        .iter()
+        .filter(|entry| !matches!(entry.function, TOPOLOGY | NEWER_TOPOLOGY));
+    let levels = (0..3).map(|index| kvm_cpuid_entry2 {
+        function: TOPOLOGY,
+        index,
+        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        ..kvm_cpuid_entry2::default()
+    });
+    others.copied().chain(levels).collect()
 }
 
 /// How many bits number this many CPUs.
@@ -120,7 +143,7 @@ fn identify(entry: &mut kvm_cpuid_entry2, index: u32, vcpus: u32) {
         1 => entry.ebx = entry.ebx & 0xffff | index << 24 | vcpus.min(0xff) << 16,
         // Extended topology. EAX: how many bits of the number to drop to get to the next level; EBX: logical
         // processors at this level; ECX: level's index and kind; EDX: the number.
-        0xb | 0x1f => {
+        TOPOLOGY => {
             let (shift, count, kind) = match entry.index {
                 0 => (0, 1, THREADS),
                 1 => (bits(vcpus), vcpus, CORES),
@@ -180,6 +203,26 @@ mod tests {
         let mut amd = entry(0x8000_0008, 0);
         adapt(&mut amd, 4, true);
         assert_eq!(amd.ecx & 0xf0ff, 0x2003);
+    }
+
+    #[test]
+    fn all_levels_of_processors_are_told_whatever_kvm_knows_of_them() {
+        let supported = [entry(1, 0), entry(TOPOLOGY, 0), entry(NEWER_TOPOLOGY, 0)];
+        let mut levels = with_levels(&supported);
+        levels.iter_mut().for_each(|entry| identify(entry, 1, 2));
+        let told: Vec<_> = levels
+            .iter()
+            .map(|entry| (entry.function, entry.index, entry.ebx, entry.edx))
+            .skip(1)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (TOPOLOGY, 0, 1, 1),
+                (TOPOLOGY, 1, 2, 1),
+                (TOPOLOGY, 2, 0, 1)
+            ]
+        );
     }
 
     #[test]

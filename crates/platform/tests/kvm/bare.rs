@@ -159,6 +159,25 @@ fn a_guest_that_touches_what_is_not_there_reads_ones_and_goes_on() {
 }
 
 #[test]
+fn a_guest_is_told_that_its_cpus_are_cores_of_one_processor() {
+    if !can_make_machines() {
+        return;
+    }
+    // Extended topology: one thread in a core, and so many of them in the package; and no further level.
+    let code = Code::default()
+        .say_cpuid(0xb, 0)
+        .say_cpuid(0xb, 1)
+        .say_cpuid(0xb, 2)
+        .power_off();
+    let files = Files::new(&code.spin().kernel());
+    let mut plan = files.plan();
+    plan.vcpus = 3;
+    let (exit, console) = plan.run();
+    assert_eq!(exit, MachineExit::PoweredOff);
+    assert_eq!(console.as_bytes(), [1, 3, 0]);
+}
+
+#[test]
 fn a_guest_larger_than_the_host_is_refused() {
     let files = Files::new(&Code::default().spin().kernel());
     let mut plan = files.plan();

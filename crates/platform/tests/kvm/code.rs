@@ -61,6 +61,16 @@ impl Code {
             .add(&[0x8a, 0x03, 0x66, 0xba, 0xf8, 0x03, 0xee])
     }
 
+    /// Says the low byte of EBX that `cpuid` answers.
+    pub fn say_cpuid(self, leaf: u32, index: u32) -> Self {
+        // mov eax, leaf; mov ecx, index; cpuid; mov al, bl; mov dx, 0x3f8; out dx, al
+        self.add(&[0xb8])
+            .add(&leaf.to_le_bytes())
+            .add(&[0xb9])
+            .add(&index.to_le_bytes())
+            .add(&[0x0f, 0xa2, 0x88, 0xd8, 0x66, 0xba, 0xf8, 0x03, 0xee])
+    }
+
     /// `syscall` with up to three arguments; `None` leaves what is in the register.
     pub fn syscall(self, number: u32, arguments: [Option<u32>; 3]) -> Self {
         // mov edi, …; mov esi, …; mov edx, …; mov eax, number; syscall
