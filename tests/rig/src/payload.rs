@@ -63,17 +63,10 @@ pub fn make(
     if caught.exists() {
         place(&caught, &into.join("bin/bulkhead-trespass"))?;
     }
-    let mut list = String::new();
     for binary in binaries {
-        let file = format!("tests/{}", binary.name.replace("::", "-"));
-        place(&binary.path, &into.join(&file))?;
-        list.push_str(&format!(
-            "{} {MOUNTED}/{file} {}\n",
-            binary.name,
-            binary.directory.display()
-        ));
+        place(&binary.path, &into.join(file_of(binary)))?;
     }
-    write(&into.join("list"), &list)?;
+    list(into, binaries)?;
     write(&into.join("suite.sh"), include_str!("../suite.sh"))?;
     write(
         &into.join("workspace"),
@@ -96,6 +89,30 @@ pub fn make(
         )?;
     }
     debian_kernel(sources.system, into)
+}
+
+/// Where a test binary lies in the payload.
+fn file_of(binary: &TestBinary) -> String {
+    format!("tests/{}", binary.name.replace("::", "-"))
+}
+
+/// Says which of its test binaries a payload is to run.
+///
+/// # Errors
+/// [`PayloadError`].
+pub fn list(payload: &Path, binaries: &[TestBinary]) -> Result<(), PayloadError> {
+    let lines: String = binaries
+        .iter()
+        .map(|binary| {
+            let directory = binary.directory.display();
+            format!(
+                "{} {MOUNTED}/{} {directory}\n",
+                binary.name,
+                file_of(binary)
+            )
+        })
+        .collect();
+    write(&payload.join("list"), &lines)
 }
 
 /// Our kernel for machines that was built last, in the directory where they are kept.

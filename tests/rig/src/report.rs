@@ -11,6 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
+/// Written now and then, so that a machine that stands still is told from a test that does.
+pub const ALIVE: &str = "@@ alive";
+
 /// What one binary has told so far.
 #[derive(Debug, Default)]
 struct Binary {
@@ -18,7 +21,10 @@ struct Binary {
     expected: usize,
     told: BTreeSet<String>,
     cannot: BTreeMap<String, String>,
-    failed: bool,
+    passed: usize,
+    failed: Vec<String>,
+    cannot_run: usize,
+    ignored: usize,
     part: Part,
 }
 
@@ -74,6 +80,9 @@ impl<W: Write> Report<W> {
             });
             return Ok(());
         }
+        if line == ALIVE {
+            return Ok(());
+        }
         if let Some(rest) = line.strip_prefix("@@ end ") {
             let code = rest.rsplit(' ').next().and_then(|code| code.parse().ok());
             self.end_binary(code);
@@ -120,17 +129,16 @@ impl<W: Write> Report<W> {
         binary.told.insert(test.to_owned());
         let name = format!("kvm::{}::{test}", binary.name);
         if result == "FAILED" {
-            binary.failed = true;
             writeln!(self.out, "test {name} ... FAILED")?;
-            self.failed.push(name);
+            binary.failed.push(name);
         } else if let Some(reason) = result.strip_prefix("ignored") {
-            self.ignored += 1;
+            binary.ignored += 1;
             writeln!(self.out, "test {name} ... ignored{reason}")?;
         } else if let Some(reason) = binary.cannot.get(test) {
-            self.cannot_run += 1;
+            binary.cannot_run += 1;
             writeln!(self.out, "test {name} ... CANNOT RUN: {reason}")?;
         } else {
-            self.passed += 1;
+            binary.passed += 1;
             writeln!(self.out, "test {name} ... ok")?;
         }
         self.out.flush()
@@ -143,7 +151,7 @@ impl<W: Write> Report<W> {
         let name = &binary.name;
         match code {
             Some(0) => {}
-            Some(101) if binary.failed => {}
+            Some(101) if !binary.failed.is_empty() => {}
             Some(code) => self.troubles.push(format!("{name} ended with code {code}")),
             None => self.troubles.push(format!("{name} ended without a code")),
         }
@@ -154,6 +162,19 @@ impl<W: Write> Report<W> {
                 binary.expected
             ));
         }
+        self.count(binary);
+    }
+
+    fn count(&mut self, binary: Binary) {
+        self.passed += binary.passed;
+        self.cannot_run += binary.cannot_run;
+        self.ignored += binary.ignored;
+        self.failed.extend(binary.failed);
+    }
+
+    /// The name of the binary that is being read, of which nothing counts then: it will be run again.
+    pub fn forget_binary(&mut self) -> Option<String> {
+        self.current.take().map(|binary| binary.name)
     }
 
     fn abandon_binary(&mut self) {
@@ -164,6 +185,7 @@ impl<W: Write> Report<W> {
                 binary.told.len(),
                 binary.expected
             ));
+            self.count(binary);
         }
     }
 
@@ -281,6 +303,23 @@ mod tests {
             let (text, well) = told(lines);
             assert!(text.contains(expected) && !well, "{text}");
         }
+    }
+
+    #[test]
+    fn a_binary_that_is_run_again_counts_once() {
+        let mut out = Vec::new();
+        let mut report = Report::new(&mut out);
+        for line in [
+            "@@ begin run",
+            "running 2 tests",
+            "test a ... FAILED",
+            ALIVE,
+        ] {
+            report.line(line).unwrap();
+        }
+        assert_eq!(report.forget_binary().as_deref(), Some("run"));
+        GOOD.lines().for_each(|line| report.line(line).unwrap());
+        assert!(report.finish(0.0).unwrap());
     }
 
     #[test]
