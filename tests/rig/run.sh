@@ -96,14 +96,12 @@ processor=max,-erms,-fsrm,-la57
 # The status port is written last: a machine that dies leaves it empty.
 : >"$work/status"
 code=0
-# highres=off nohz=off: leaving a nested guest, the emulator can lose the note that an interrupt waits. A periodic tick
-# makes it again; without one a machine whose tick was lost stands still for ever.
 # no_timer_check: an emulator that a busy host starves fails the test of the timer, and the kernel panics.
 timeout --foreground "$limit" qemu-system-x86_64 \
     -M q35,graphics=off -accel tcg,thread=multi,tb-size=1024 -cpu "$processor" -smp "$cpus" -m "$memory" \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel" -initrd "$work/initramfs" \
-    -append "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable nokaslr no_timer_check highres=off nohz=off" \
+    -append "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable nokaslr no_timer_check" \
     -chardev "file,id=console,path=$console" -serial chardev:console \
     -device virtio-serial-pci \
     -add-fd fd=3,set=1 -chardev file,id=output,path=/dev/fdset/1,append=on -device virtserialport,chardev=output,nr=1 \

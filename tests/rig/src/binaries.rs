@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 const PACKAGES: &[&str] = &["bulkhead-e2e", "bulkhead-platform"];
 
 /// Not a test of KVM: it boots user-mode kernels.
-const LEFT_OUT: &str = "platform::boot";
+const LEFT_OUT: &str = "bulkhead-platform::boot";
 
 /// One binary with tests in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestBinary {
-    /// `run` for the end-to-end file `run.rs`; `platform` or `platform::boot` for those of a crate.
+    /// `run` for the end-to-end file `run.rs`; `bulkhead-platform` or `bulkhead-platform::boot` for those of a crate.
     pub name: String,
     /// Where cargo put it.
     pub path: PathBuf,
@@ -83,8 +83,8 @@ fn test_binary(message: &str) -> Option<TestBinary> {
     let is_library = message["target"]["kind"][0] != "test";
     let name = match (package, is_library) {
         ("e2e", false) => target.to_owned(),
-        (_, true) => package.to_owned(),
-        (_, false) => format!("{package}::{target}"),
+        (_, true) => format!("bulkhead-{package}"),
+        (_, false) => format!("bulkhead-{package}::{target}"),
     };
     Some(TestBinary {
         name,
@@ -118,11 +118,11 @@ mod tests {
                 "bulkhead_platform"
             ))
             .as_deref(),
-            Some("platform")
+            Some("bulkhead-platform")
         );
         assert_eq!(
             name(message("/w/crates/platform/Cargo.toml", "test", "boot")).as_deref(),
-            Some("platform::boot")
+            Some("bulkhead-platform::boot")
         );
         assert_eq!(test_binary("{\"reason\":\"build-finished\"}"), None);
     }

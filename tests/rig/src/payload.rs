@@ -185,7 +185,11 @@ fn place(from: &Path, to: &Path) -> Result<(), PayloadError> {
         directory(parent)?;
     }
     std::fs::hard_link(from, to)
-        .or_else(|_| std::fs::copy(from, to).map(drop))
+        .or_else(|error| match error.kind() {
+            // Writing there would change the file that the link before it names.
+            io::ErrorKind::AlreadyExists => Err(error),
+            _ => std::fs::copy(from, to).map(drop),
+        })
         .map_err(|source| PayloadError {
             path: from.to_owned(),
             source,
