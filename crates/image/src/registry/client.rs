@@ -56,19 +56,27 @@ impl<'a> Client<'a> {
             .iter()
             .any(|one| one == host || one == reference.registry());
         let plain = insecure || is_loopback(host);
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            .tls_danger_accept_invalid_certs(insecure)
-            .tls_certs_merge(extra_certificates(host));
-        if is_loopback(host) {
-            // A proxy's loopback is another machine.
-            builder = builder.no_proxy();
-        }
-        let http = builder
-            .build()
-            .map_err(|source| RegistryError::Client { source })?;
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(SILENCE_TIMEOUT)
+                .tls_danger_accept_invalid_certs(insecure);
+            if is_loopback(host) {
+                // A proxy's loopback is another machine.
+                builder.no_proxy()
+            } else {
+                builder
+            }
+        };
+        let certificates = extra_certificates(host);
+        let built = builder().tls_certs_merge(certificates.clone()).build();
+        let http = match built {
+            // Without the system's authorities there is no client at all, which plain HTTP does not need.
+            Err(_) if plain => builder().tls_certs_only(certificates).build(),
+            other => other,
+        };
+        let http = http.map_err(|source| RegistryError::Client { source })?;
         let actions = if access == Access::Pull {
             "pull"
         } else {

@@ -160,7 +160,9 @@ pub enum RegistryError {
     #[error("{0} cannot be pushed: a name with a tag is needed")]
     NoTag(String),
     /// The HTTP client could not be set up.
-    #[error("cannot set up the HTTP client")]
+    #[error(
+        "cannot set up the HTTPS client (it needs the system's certificate authorities: Debian's package ca-certificates)"
+    )]
     Client {
         /// Why.
         #[source]
