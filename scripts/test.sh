@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every test: units and crates first, then the built binaries end to end, then on KVM.
+# Every test that this host runs by itself: units and crates first, then the built binaries end to end. The same suite
+# on KVM is `make test-kvm`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +9,6 @@ threads=$(nproc)
 status=0
 scripts/build-trespass.sh || status=$?
 cargo test --locked --workspace --exclude bulkhead-e2e --exclude bulkhead-rig || status=$?
+cargo test --locked -p bulkhead-rig --lib || status=$?
 cargo test --locked -p bulkhead-e2e --no-fail-fast -- --test-threads="$threads" || status=$?
-cargo test --locked -p bulkhead-rig || status=$?
 exit "$status"
