@@ -24,7 +24,7 @@ pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exe
 pub use failure::StartFailure;
 pub use frame::FrameError;
 pub use launch::{LaunchError, LaunchOptions, Launched, SANDBOX_VERB, launch};
-pub use lock::{LOCK_FILE, is_running};
+pub use lock::{LOCK_FILE, is_running, wait_free};
 pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
 pub use monitor::{CONSOLE_LOG, main};

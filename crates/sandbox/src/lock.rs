@@ -138,6 +138,18 @@ pub fn is_running(dir: &Path) -> io::Result<bool> {
     }
 }
 
+/// Waits until nobody is alive for the container in `dir`; `false` when somebody still is after `timeout`.
+///
+/// # Errors
+/// When the lock file exists but cannot be asked.
+pub fn wait_free(dir: &Path, timeout: Duration) -> io::Result<bool> {
+    match LockWatch::open(dir) {
+        Ok(watch) => watch.wait_free(Some(timeout)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 fn request(kind: i32) -> libc::flock {
     #[allow(clippy::cast_possible_truncation)]
     libc::flock {
@@ -166,6 +178,16 @@ mod tests {
         drop(lock);
         assert!(!is_running(dir.path()).unwrap());
         RunLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn waiting_ends_with_the_run_or_says_that_it_did_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(wait_free(dir.path(), Duration::ZERO).unwrap());
+        let lock = RunLock::take(dir.path()).unwrap();
+        assert!(!wait_free(dir.path(), Duration::from_millis(3)).unwrap());
+        drop(lock);
+        assert!(wait_free(dir.path(), Duration::ZERO).unwrap());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bulkhead_sandbox::{
 };
 use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
-use super::remove::{lock_container, runs};
+use super::remove::{lock_container, runs, still_runs};
 use super::{Container, ContainerError};
 use crate::Engine;
 use crate::error::Error;
@@ -52,7 +52,7 @@ impl Engine {
     ) -> Result<StartedContainer, Error> {
         let id = container.id();
         let held = lock_container(id, &container.dir)?;
-        if runs(id, &container.dir)? && container.state()?.status == Status::Running {
+        if still_runs(id, &container.dir)? {
             return Ok(StartedContainer::AlreadyRunning);
         }
         let terminal_size = options.terminal_size;

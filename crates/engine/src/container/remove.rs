@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
-use bulkhead_sandbox::{ClientError, Status, is_running, read_state};
+use bulkhead_sandbox::{ClientError, Status, is_running, read_state, wait_free};
 use bulkhead_types::{ContainerId, Signal};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -11,6 +12,10 @@ use super::{ContainerError, Record};
 use crate::Engine;
 use crate::error::Error;
 use crate::root::lock;
+
+/// A run takes its last steps within ten seconds of the record of its end: so often, and so long each time, one looks.
+const LOOKS: u32 = 200;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The flags of `rm`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +43,7 @@ impl Engine {
             }
             other => other?,
         };
-        if runs(&id, &dir)? {
+        if still_runs(&id, &dir)? {
             let name = Record::read(&dir).ok().flatten().map(|record| record.name);
             return Err(match name {
                 Some(name) => ContainerError::RemoveRunning(name).into(),
@@ -92,13 +97,33 @@ pub(super) fn lock_container(id: &ContainerId, dir: &Path) -> Result<Flock<File>
 
 /// Whether its sandbox is there. Asks the lock, not the state: a dying sandbox counts.
 pub(super) fn runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError> {
-    is_running(dir).map_err(|source| ContainerError::State {
+    is_running(dir).map_err(|source| unknown(id, dir, source))
+}
+
+/// As [`runs`], but a run that has recorded its end and is about to let go is waited for: the record is what people
+/// see, so a command that follows must find it true.
+pub(super) fn still_runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError> {
+    for _ in 0..LOOKS {
+        if !runs(id, dir)? {
+            return Ok(false);
+        }
+        // One that starts again has an old record too, for as long as it takes to boot.
+        if read_state(dir).is_ok_and(|state| state.status != Status::Exited) {
+            return Ok(true);
+        }
+        wait_free(dir, LOOK).map_err(|source| unknown(id, dir, source))?;
+    }
+    Ok(true)
+}
+
+fn unknown(id: &ContainerId, dir: &Path, source: std::io::Error) -> ContainerError {
+    ContainerError::State {
         id: id.clone(),
         source: bulkhead_sandbox::StateError::Lock {
             path: dir.to_owned(),
             source,
         },
-    })
+    }
 }
 
 fn kill(id: &ContainerId, dir: &Path) -> Result<(), ContainerError> {

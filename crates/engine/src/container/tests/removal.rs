@@ -93,3 +93,22 @@ fn pruning_takes_what_does_not_run_and_matches() {
             .is_err()
     );
 }
+
+/// Its end was on record, so people saw that it had ended, but `rm` and `start` took it for running.
+#[test]
+fn a_run_that_takes_its_last_steps_is_waited_for() {
+    let bench = Bench::new();
+    let container = bench.named("web");
+    let run = run(&container);
+    record(&container, Status::Exited, Some(0));
+    let ender = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(120));
+        drop(run);
+    });
+    bench
+        .engine
+        .remove("web", RemoveOptions::default())
+        .expect("it has ended");
+    ender.join().unwrap();
+    assert!(bench.list(&[]).is_empty());
+}
