@@ -5,6 +5,7 @@ pub(crate) mod block;
 pub(crate) mod pmem;
 pub(crate) mod queue;
 pub(crate) mod rng;
+mod serve;
 pub(crate) mod vsock;
 
 /// Offered by every device: the driver follows version 1 of the specification (section 6).

@@ -4,9 +4,10 @@ use vm_memory::GuestAddress;
 
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
 use crate::log_gate::LogGate;
-use crate::memory::is_writable;
+use crate::memory::{GuestMemory, is_writable};
 use crate::virtio::RING_FEATURES;
-use crate::virtio::queue::{Buffers, Chain, QueueError, VirtQueue};
+use crate::virtio::queue::{Buffers, Chain};
+use crate::virtio::serve::serve;
 
 /// Pages for the host, as numbers.
 const INFLATE: usize = 0;
@@ -52,10 +53,6 @@ impl Balloon {
     }
 }
 
-fn on(queue: usize) -> impl Fn(QueueError) -> DeviceError + Copy {
-    move |source| DeviceError::Queue { queue, source }
-}
-
 /// A host that does not take pages is no fault of the guest's, which keeps its memory and goes on.
 fn give_back(pages: &mut Buffers, log: &mut LogGate) {
     if let Err(error) = pages.give_back()
@@ -67,73 +64,56 @@ fn give_back(pages: &mut Buffers, log: &mut LogGate) {
 
 impl Active {
     fn serve(&mut self, index: usize, log: &mut LogGate) -> Result<Work, DeviceError> {
-        let failed = on(index);
-        let mut served = 0;
-        loop {
-            self.queue(index)?.disable_notifications().map_err(failed)?;
-            while self.pop(index)? {
-                match index {
-                    INFLATE => self.inflate(log)?,
-                    // The buffers of a report are the free pages.
-                    REPORTING => give_back(&mut self.chain.writable, log),
-                    // A page taken back comes back by itself when it is touched.
-                    _ => (),
-                }
-                let head = self.chain.head();
-                let queue = self.queue(index)?;
-                queue.push(head, 0).map_err(failed)?;
-                served += 1;
-                if served == MAX_BATCH {
-                    queue.notify().map_err(failed)?;
-                    return Ok(Work::More);
-                }
+        let Self {
+            activation,
+            chain,
+            pages,
+        } = self;
+        let Activation { queues, memory, .. } = activation;
+        serve(queues, index, chain, MAX_BATCH, |chain| {
+            match index {
+                INFLATE => inflate(memory, chain, pages, log)?,
+                // The buffers of a report are the free pages.
+                REPORTING => give_back(&mut chain.writable, log),
+                // A page taken back comes back by itself when it is touched.
+                _ => (),
             }
-            let queue = self.queue(index)?;
-            queue.notify().map_err(failed)?;
-            if !queue.enable_notifications().map_err(failed)? {
-                return Ok(Work::Done);
+            Ok(0)
+        })
+    }
+}
+
+/// The chain's content are the numbers of pages.
+fn inflate(
+    memory: &GuestMemory,
+    chain: &Chain,
+    pages: &mut Buffers,
+    log: &mut LogGate,
+) -> Result<(), DeviceError> {
+    let refused = |reason| DeviceError::Request {
+        queue: INFLATE,
+        reason,
+    };
+    let mut numbers = [0; NUMBERS * NUMBER_BYTES];
+    let mut start = 0;
+    loop {
+        let read = chain.readable.read_at(start, &mut numbers);
+        if read == 0 {
+            return Ok(());
+        }
+        start += read;
+        pages.clear();
+        for number in numbers.get(..read).unwrap_or_default().chunks(NUMBER_BYTES) {
+            let number = <[u8; NUMBER_BYTES]>::try_from(number)
+                .map_err(|_| refused("the last page number is cut off"))?;
+            let address = u64::from(u32::from_le_bytes(number)) << PAGE_SHIFT;
+            let own = is_writable(memory, address, PAGE_BYTES.into());
+            let pushed = pages.push(GuestAddress(address), PAGE_BYTES);
+            if !own || pushed.is_err() {
+                return Err(refused("a page outside guest memory"));
             }
         }
-    }
-
-    fn queue(&mut self, index: usize) -> Result<&mut VirtQueue, DeviceError> {
-        let queue = self.activation.queues.get_mut(index);
-        queue.ok_or(DeviceError::NotActive)
-    }
-
-    fn pop(&mut self, index: usize) -> Result<bool, DeviceError> {
-        let queue = self.activation.queues.get_mut(index);
-        let queue = queue.ok_or(DeviceError::NotActive)?;
-        queue.pop(&mut self.chain).map_err(on(index))
-    }
-
-    /// The chain's content are the numbers of pages.
-    fn inflate(&mut self, log: &mut LogGate) -> Result<(), DeviceError> {
-        let refused = |reason| DeviceError::Request {
-            queue: INFLATE,
-            reason,
-        };
-        let mut numbers = [0; NUMBERS * NUMBER_BYTES];
-        let mut start = 0;
-        loop {
-            let read = self.chain.readable.read_at(start, &mut numbers);
-            if read == 0 {
-                return Ok(());
-            }
-            start += read;
-            self.pages.clear();
-            for number in numbers.get(..read).unwrap_or_default().chunks(NUMBER_BYTES) {
-                let number = <[u8; NUMBER_BYTES]>::try_from(number)
-                    .map_err(|_| refused("the last page number is cut off"))?;
-                let address = u64::from(u32::from_le_bytes(number)) << PAGE_SHIFT;
-                let own = is_writable(&self.activation.memory, address, PAGE_BYTES.into());
-                let pushed = self.pages.push(GuestAddress(address), PAGE_BYTES);
-                if !own || pushed.is_err() {
-                    return Err(refused("a page outside guest memory"));
-                }
-            }
-            give_back(&mut self.pages, log);
-        }
+        give_back(pages, log);
     }
 }
 

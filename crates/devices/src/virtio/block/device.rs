@@ -10,7 +10,8 @@ use super::error::{BlockError, Fault};
 use super::request::{self, Action, HEADER_LENGTH, ID_LENGTH, SECTOR, Status};
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
 use crate::log_gate::LogGate;
-use crate::virtio::queue::{Chain, QueueError};
+use crate::virtio::queue::Chain;
+use crate::virtio::serve::serve;
 
 const QUEUE: usize = 0;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
@@ -44,13 +45,6 @@ impl fmt::Debug for Block {
             .field("bytes", &self.disk.bytes())
             .field("read_only", &self.disk.is_read_only())
             .finish_non_exhaustive()
-    }
-}
-
-fn queue_error(source: QueueError) -> DeviceError {
-    DeviceError::Queue {
-        queue: QUEUE,
-        source,
     }
 }
 
@@ -101,30 +95,10 @@ impl Block {
     }
 
     fn serve(&mut self, active: &mut Active) -> Result<Work, DeviceError> {
-        let mut served = 0;
-        loop {
-            let queue = active
-                .activation
-                .queues
-                .first_mut()
-                .ok_or(DeviceError::NotActive)?;
-            queue.disable_notifications().map_err(queue_error)?;
-            while queue.pop(&mut active.chain).map_err(queue_error)? {
-                let written = self.request(&mut active.chain)?;
-                queue
-                    .push(active.chain.head(), written)
-                    .map_err(queue_error)?;
-                served += 1;
-                if served == MAX_BATCH {
-                    queue.notify().map_err(queue_error)?;
-                    return Ok(Work::More);
-                }
-            }
-            queue.notify().map_err(queue_error)?;
-            if !queue.enable_notifications().map_err(queue_error)? {
-                return Ok(Work::Done);
-            }
-        }
+        let Active { activation, chain } = active;
+        serve(&mut activation.queues, QUEUE, chain, MAX_BATCH, |chain| {
+            self.request(chain)
+        })
     }
 
     /// Carry out one request; returns the number of bytes written to the guest.

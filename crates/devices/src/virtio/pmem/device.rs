@@ -7,7 +7,8 @@ use super::error::PmemError;
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
 use crate::memory::{Layout, SharedMemory};
 use crate::virtio::RING_FEATURES;
-use crate::virtio::queue::{Chain, QueueError};
+use crate::virtio::queue::Chain;
+use crate::virtio::serve::serve;
 
 const QUEUE: usize = 0;
 const QUEUE_SIZES: [u16; 1] = [256];
@@ -41,13 +42,6 @@ pub struct Pmem {
 struct Active {
     activation: Activation,
     chain: Chain,
-}
-
-fn queue_error(source: QueueError) -> DeviceError {
-    DeviceError::Queue {
-        queue: QUEUE,
-        source,
-    }
 }
 
 fn regular_size(file: &File, part: usize) -> Result<usize, PmemError> {
@@ -105,40 +99,23 @@ impl Pmem {
 
 impl Active {
     fn serve(&mut self) -> Result<Work, DeviceError> {
-        let queue = self.activation.queues.get_mut(QUEUE);
-        let queue = queue.ok_or(DeviceError::NotActive)?;
-        let mut served = 0;
-        loop {
-            queue.disable_notifications().map_err(queue_error)?;
-            while queue.pop(&mut self.chain).map_err(queue_error)? {
-                let mut request = [0; REQUEST_LENGTH];
-                let complete = self.chain.readable.read_at(0, &mut request) == REQUEST_LENGTH;
-                if !complete || self.chain.writable.len() < RESPONSE_LENGTH {
-                    return Err(DeviceError::Request {
-                        queue: QUEUE,
-                        reason: "a request must be a readable word and a writable one",
-                    });
-                }
-                // Nothing is ever written, so there is nothing to flush.
-                let response = match u32::from_le_bytes(request) {
-                    T_FLUSH => FLUSHED,
-                    _ => UNKNOWN_REQUEST,
-                };
-                let written = self.chain.writable.write_at(0, &response.to_le_bytes());
-                queue
-                    .push(self.chain.head(), written as u32)
-                    .map_err(queue_error)?;
-                served += 1;
-                if served == MAX_BATCH {
-                    queue.notify().map_err(queue_error)?;
-                    return Ok(Work::More);
-                }
+        let queues = &mut self.activation.queues;
+        serve(queues, QUEUE, &mut self.chain, MAX_BATCH, |chain| {
+            let mut request = [0; REQUEST_LENGTH];
+            let complete = chain.readable.read_at(0, &mut request) == REQUEST_LENGTH;
+            if !complete || chain.writable.len() < RESPONSE_LENGTH {
+                return Err(DeviceError::Request {
+                    queue: QUEUE,
+                    reason: "a request must be a readable word and a writable one",
+                });
             }
-            queue.notify().map_err(queue_error)?;
-            if !queue.enable_notifications().map_err(queue_error)? {
-                return Ok(Work::Done);
-            }
-        }
+            // Nothing is ever written, so there is nothing to flush.
+            let response = match u32::from_le_bytes(request) {
+                T_FLUSH => FLUSHED,
+                _ => UNKNOWN_REQUEST,
+            };
+            Ok(chain.writable.write_at(0, &response.to_le_bytes()) as u32)
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::device::{Activation, Device, DeviceError, DeviceId, Work};
 use crate::virtio::RING_FEATURES;
-use crate::virtio::queue::{Chain, QueueError};
+use crate::virtio::queue::Chain;
+use crate::virtio::serve::serve;
 
 const QUEUE: usize = 0;
 /// User-mode Linux sets up 256 entries whatever a device says, so no queue may be smaller.
@@ -34,49 +35,22 @@ impl Rng {
     }
 }
 
-fn queue_error(source: QueueError) -> DeviceError {
-    DeviceError::Queue {
-        queue: QUEUE,
-        source,
-    }
-}
-
 impl Active {
     fn serve(&mut self) -> Result<Work, DeviceError> {
-        let queue = self
-            .activation
-            .queues
-            .first_mut()
-            .ok_or(DeviceError::NotActive)?;
         let mut bytes = [0_u8; MAX_BYTES];
-        let mut served = 0;
-        loop {
-            queue.disable_notifications().map_err(queue_error)?;
-            while queue.pop(&mut self.chain).map_err(queue_error)? {
-                if !self.chain.readable.is_empty() || self.chain.writable.is_empty() {
-                    return Err(DeviceError::Request {
-                        queue: QUEUE,
-                        reason: "an entropy request must be one writable buffer",
-                    });
-                }
-                let length = self.chain.writable.len().min(MAX_BYTES);
-                let random = bytes.get_mut(..length).unwrap_or_default();
-                getrandom::fill(random).map_err(DeviceError::Entropy)?;
-                let written = self.chain.writable.write_at(0, random);
-                queue
-                    .push(self.chain.head(), written as u32)
-                    .map_err(queue_error)?;
-                served += 1;
-                if served == MAX_BATCH {
-                    queue.notify().map_err(queue_error)?;
-                    return Ok(Work::More);
-                }
+        let queues = &mut self.activation.queues;
+        serve(queues, QUEUE, &mut self.chain, MAX_BATCH, |chain| {
+            if !chain.readable.is_empty() || chain.writable.is_empty() {
+                return Err(DeviceError::Request {
+                    queue: QUEUE,
+                    reason: "an entropy request must be one writable buffer",
+                });
             }
-            queue.notify().map_err(queue_error)?;
-            if !queue.enable_notifications().map_err(queue_error)? {
-                return Ok(Work::Done);
-            }
-        }
+            let length = chain.writable.len().min(MAX_BYTES);
+            let random = bytes.get_mut(..length).unwrap_or_default();
+            getrandom::fill(random).map_err(DeviceError::Entropy)?;
+            Ok(chain.writable.write_at(0, random) as u32)
+        })
     }
 }
 
