@@ -10,6 +10,7 @@
 //! needs the host's file system happens in [`Boot::open`]; a start works from open descriptors alone.
 
 mod boot;
+mod device_thread;
 mod initramfs;
 mod kernel;
 mod kvm;
@@ -22,7 +23,8 @@ pub use initramfs::{InitramfsError, build_initramfs};
 pub use kernel::{FileError, KernelError, KernelImage, KernelKind, KernelSearch, find_kernel};
 pub use kvm::{Kvm, KvmError, Prepared};
 pub use machine::{
-    DeviceEnd, Machine, MachineExit, Platform, PlatformError, VmConfig, VmDevice, platform,
+    DeviceEnd, Machine, MachineExit, Platform, PlatformError, VmConfig, VmDevice, host_memory,
+    platform,
 };
 pub use probe::{KvmObstacle, PlatformReport, kvm_obstacles, probe};
 pub use user_mode::UserMode;

@@ -272,11 +272,18 @@ pub enum PlatformError {
     Kvm(#[from] KvmError),
 }
 
+/// Memory and swap space of the host, in bytes: no guest can have more.
+///
+/// # Errors
+/// The host does not tell.
+pub fn host_memory() -> io::Result<u64> {
+    let host = nix::sys::sysinfo::sysinfo()?;
+    Ok(host.ram_total().saturating_add(host.swap_total()))
+}
+
 /// Whether the host has `bytes` bytes of memory at all, with what it can swap.
 pub(crate) fn check_host_memory(bytes: u64) -> Result<(), PlatformError> {
-    let host =
-        nix::sys::sysinfo::sysinfo().map_err(|error| PlatformError::HostMemory(error.into()))?;
-    let most = host.ram_total().saturating_add(host.swap_total());
+    let most = host_memory().map_err(PlatformError::HostMemory)?;
     if bytes > most {
         return Err(PlatformError::TooMuchMemory { asked: bytes, most });
     }

@@ -138,9 +138,7 @@ impl Engine {
         let host_cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let nano_cpus = limits::nano_cpus(options.cpus, host_cpus)?;
         // A host that does not tell refuses by itself, when the machine starts.
-        let host_memory = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |host| {
-            host.ram_total().saturating_add(host.swap_total())
-        });
+        let host_memory = bulkhead_platform::host_memory().unwrap_or(u64::MAX);
         Ok(Plan {
             guest_memory: limits::guest_memory(
                 options.memory,

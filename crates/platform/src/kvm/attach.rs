@@ -1,13 +1,12 @@
 //! Devices to the machine: each with a window of registers, an interrupt, a descriptor for every queue's kick, and
 //! what memory it shows the guest.
 
-use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use bulkhead_devices::mmio::{self, QUEUE_NOTIFY, Registers};
-use bulkhead_devices::{GuestMemory, Handle, SharedMemory};
-use bulkhead_jail::{Thread, ThreadLock};
+use bulkhead_devices::{GuestMemory, SharedMemory};
+use bulkhead_jail::ThreadLock;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -15,14 +14,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::error::{KvmError, request};
 use super::layout::{MOST_DEVICES, SECTION, interrupt, window};
 use super::memory::Memory;
+use crate::device_thread::{DeviceThread, lock_first};
 use crate::machine::{PlatformError, VmDevice};
-
-/// A device's thread.
-#[derive(Debug)]
-pub(super) struct RunningDevice {
-    pub(super) name: String,
-    pub(super) handle: Handle,
-}
 
 /// The machine's devices.
 #[derive(Debug, Default)]
@@ -30,7 +23,7 @@ pub(super) struct Attached {
     /// Their registers, in the order of their windows.
     pub(super) windows: Vec<Registers>,
     /// Their threads.
-    pub(super) running: Vec<RunningDevice>,
+    pub(super) running: Vec<DeviceThread>,
     /// What they show the guest; to be kept as long as the machine runs.
     pub(super) shown: Vec<SharedMemory>,
 }
@@ -53,22 +46,22 @@ pub(super) fn attach(
     let mut attached = Attached::default();
     let seen = show(vm, memory, slot, &mut devices, &mut attached.shown)?;
     for (index, device) in devices.into_iter().enumerate() {
-        let lock = lock.cloned();
-        let on_start = move || match lock {
-            Some(lock) => lock.lock(Thread::Device).map_err(io::Error::other),
-            None => Ok(()),
-        };
         let line = interrupt_line(vm, interrupt(index))?;
         let thread = |source| PlatformError::Thread {
             name: device.name.clone(),
             source,
         };
-        let (registers, handle) =
-            mmio::spawn(device.device, seen.clone(), line, &device.name, on_start)
-                .map_err(thread)?;
+        let (registers, handle) = mmio::spawn(
+            device.device,
+            seen.clone(),
+            line,
+            &device.name,
+            lock_first(lock.cloned()),
+        )
+        .map_err(thread)?;
         kicks(vm, &registers, window(index))?;
         attached.windows.push(registers);
-        attached.running.push(RunningDevice {
+        attached.running.push(DeviceThread {
             name: device.name,
             handle,
         });

@@ -9,12 +9,13 @@ use bulkhead_jail::{JailReport, ThreadLock};
 use kvm_ioctls::{VcpuFd, VmFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::attach::{Attached, RunningDevice};
+use super::attach::Attached;
 use super::bus::Bus;
 use super::error::KvmError;
 use super::memory::Memory;
 use super::state::{End, State};
 use super::vcpu;
+use crate::device_thread::{self, DeviceThread};
 use crate::machine::{DeviceEnd, Machine, MachineExit, PlatformError};
 
 /// Stack of a CPU's thread: enough for the deepest path with room to spare; only what is touched costs memory.
@@ -86,7 +87,7 @@ impl Prepared {
 struct Running {
     state: Arc<State>,
     threads: Vec<JoinHandle<()>>,
-    devices: Vec<RunningDevice>,
+    devices: Vec<DeviceThread>,
     exit: Option<MachineExit>,
     /// Gone once nobody uses it any more.
     memory: Option<Memory>,
@@ -154,13 +155,7 @@ impl Machine for Running {
     }
 
     fn finish_devices(&mut self) -> Vec<DeviceEnd> {
-        self.devices
-            .drain(..)
-            .map(|device| DeviceEnd {
-                name: device.name,
-                outcome: device.handle.join(),
-            })
-            .collect()
+        device_thread::finish(&mut self.devices)
     }
 }
 

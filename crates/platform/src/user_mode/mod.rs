@@ -18,11 +18,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use bulkhead_devices::vhost_user;
-use bulkhead_jail::{KernelCommand, KernelLimits, Thread, VmRoot};
+use bulkhead_jail::{KernelCommand, KernelLimits, VmRoot};
 use bulkhead_types::Isolation;
 
+use crate::device_thread::{DeviceThread, lock_first};
 use crate::machine::{Machine, Platform, PlatformError, VmConfig, check_host_memory};
-use process::{Process, RunningDevice};
+use process::Process;
 
 /// The least memory with which our kernel and the agent start.
 const LEAST_MEMORY: u64 = 40 << 20;
@@ -76,17 +77,13 @@ impl Platform for UserMode {
         // From here on the kernel ends with this value, also where a later step fails.
         let mut process = Process::new(kernel, root);
         for (device, listener) in config.devices.into_iter().zip(sockets) {
-            let lock = config.thread_lock.clone();
-            let on_start = move || match lock {
-                Some(lock) => lock.lock(Thread::Device).map_err(std::io::Error::other),
-                None => Ok(()),
-            };
+            let on_start = lock_first(config.thread_lock.clone());
             let handle = vhost_user::spawn(listener, device.device, &device.name, on_start)
                 .map_err(|source| PlatformError::Thread {
                     name: device.name.clone(),
                     source,
                 })?;
-            process.devices.push(RunningDevice {
+            process.devices.push(DeviceThread {
                 name: device.name,
                 handle,
             });

@@ -3,30 +3,23 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use bulkhead_devices::vhost_user::Handle;
 use bulkhead_jail::{JailReport, KernelProcess, VmRoot, Wall};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::device_thread::{self, DeviceThread};
 use crate::machine::{DeviceEnd, Machine, MachineExit, PlatformError};
 
 /// Exit code of a kernel that panicked and was refused to kill itself (see the jail's policy for SIGABRT).
 const PANIC_CODE: i32 = 127;
 
-/// A device's thread.
-#[derive(Debug)]
-pub(super) struct RunningDevice {
-    pub(super) name: String,
-    pub(super) handle: Handle,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) kernel: KernelProcess,
-    pub(super) devices: Vec<RunningDevice>,
+    pub(super) devices: Vec<DeviceThread>,
     exit: Option<MachineExit>,
     /// Removed with the machine where it is a directory of the host.
     _root: VmRoot,
@@ -130,13 +123,7 @@ impl Machine for Process {
     }
 
     fn finish_devices(&mut self) -> Vec<DeviceEnd> {
-        self.devices
-            .drain(..)
-            .map(|device| DeviceEnd {
-                name: device.name,
-                outcome: device.handle.join(),
-            })
-            .collect()
+        device_thread::finish(&mut self.devices)
     }
 }
 
