@@ -5,6 +5,7 @@
 //! dependencies first; it is absent where the kernel has everything built in.
 
 mod cpio;
+mod module_file;
 mod modules;
 mod signature;
 
@@ -57,9 +58,11 @@ pub enum InitramfsError {
         /// Where it was looked for.
         modules: PathBuf,
     },
-    /// A module is compressed; kernels of the releases that we support have plain ones.
-    #[error("module {0} is compressed, which is not supported")]
-    Compressed(PathBuf),
+    /// A module is compressed in a way that is not one of kmod's.
+    #[error(
+        "cannot unpack module {0}: its name ends neither in .ko nor in .ko.xz, .ko.zst or .ko.gz"
+    )]
+    Compression(PathBuf),
     /// The archive could not be written.
     #[error("cannot write the initramfs in {directory}")]
     Write {
@@ -130,18 +133,7 @@ fn write(
     let mut loaded = Vec::new();
     if let (KernelKind::Distribution, Some(modules)) = (kernel.kind, &kernel.modules) {
         for module in modules::load_order(kernel.isolation, modules)? {
-            if module.extension().is_none_or(|extension| extension != "ko") {
-                return Err(InitramfsError::Compressed(module));
-            }
-            let content = fs::read(&module).map_err(|source| InitramfsError::Read {
-                path: module.clone(),
-                source,
-            })?;
-            let name = module
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let (name, content) = module_file::read(&module)?;
             let plain = match kernel.isolation {
                 Isolation::Kvm => signature::without(&content).to_vec(),
                 Isolation::UserMode => content,

@@ -274,12 +274,13 @@ const NO_BOUNCE_BUFFERS: &str = "swiotlb=noforce";
 
 /// Whether a kernel has a driver, as a module or built in.
 fn has_module(modules: &Path, name: &str) -> bool {
+    // What follows says how it is compressed, if it is.
     let file = format!("/{name}.ko");
     ["modules.dep", "modules.builtin"].iter().any(|list| {
         std::fs::read_to_string(modules.join(list)).is_ok_and(|list| {
             list.lines()
                 .filter_map(|line| line.split(':').next())
-                .any(|module| module.ends_with(&file))
+                .any(|module| module.contains(&file))
         })
     })
 }
