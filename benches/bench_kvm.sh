@@ -69,17 +69,16 @@ if grep -qwE 'vmx|svm' /proc/cpuinfo && [ -w /dev/kvm ]; then
 fi
 echo
 echo "In the rig (an AMD processor with nested virtualization, emulated by QEMU in software): only ratios mean something."
-release=$(find /boot -maxdepth 1 -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -n 1)
-release=${release#/boot/vmlinuz-}
+read -r system release < <(tests/rig/kernel.sh)
 modules=$work/payload/modules/$release
 mkdir -p "$modules/kernel/drivers" "$modules/kernel/net"
-cp -a "/lib/modules/$release/kernel/drivers/vhost" "$modules/kernel/drivers/"
-cp -a "/lib/modules/$release/kernel/net/vmw_vsock" "$modules/kernel/net/"
+cp -a "$system/lib/modules/$release/kernel/drivers/vhost" "$modules/kernel/drivers/"
+cp -a "$system/lib/modules/$release/kernel/net/vmw_vsock" "$modules/kernel/net/"
 cat >"$work/payload/run.sh" <<'RUN'
 #!/bin/sh
 cd /payload/modules/*/kernel || exit 1
 for module in drivers/vhost/vhost_iotlb drivers/vhost/vhost net/vmw_vsock/vsock net/vmw_vsock/vmw_vsock_virtio_transport_common drivers/vhost/vhost_vsock; do
-    busybox insmod $module.ko || echo "bench: the module $module does not load" >&2
+    busybox insmod $module.ko* || echo "bench: the module $module does not load" >&2
 done
 cd /
 exec python3 /payload/bench_kvm.py /payload "$@"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the rig's initramfs: busybox, init, and the kernel modules in the order in which they load.
-# usage: tests/rig/initramfs.sh KERNEL-RELEASE OUTPUT
+# usage: tests/rig/initramfs.sh DIRECTORY KERNEL-RELEASE OUTPUT      (modules are in DIRECTORY/lib/modules)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-release=${1:?usage: initramfs.sh KERNEL-RELEASE OUTPUT}
-output=${2:?usage: initramfs.sh KERNEL-RELEASE OUTPUT}
+usage='usage: initramfs.sh DIRECTORY KERNEL-RELEASE OUTPUT'
+system=${1:?$usage} release=${2:?$usage} output=${3:?$usage}
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
@@ -24,6 +24,6 @@ for module in "${wanted[@]}"; do
         grep -q "^$name\b" "$tree/modules/order" && continue
         cp "$file" "$tree/modules/$name"
         echo "$name $options" >>"$tree/modules/order"
-    done < <(/sbin/modprobe --set-version "$release" --show-depends "$module")
+    done < <(/sbin/modprobe --dirname "$system" --set-version "$release" --show-depends "$module")
 done
 (cd "$tree" && find . | busybox cpio -o -H newc 2>/dev/null) >"$output"

@@ -47,10 +47,10 @@ done
 
 fail() { echo "rig: $*" >&2; exit 125; }
 
-command -v qemu-system-x86_64 >/dev/null || fail "qemu-system-x86 is not installed (scripts/deps.sh kvm installs it)"
-kernel=$(find /boot -maxdepth 1 -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -n 1)
-[ -n "$kernel" ] || fail "linux-image-cloud-amd64 is not installed (scripts/deps.sh kvm installs it)"
-release=${kernel#/boot/vmlinuz-}
+emulator=$("$here/qemu.sh") || fail "there is no emulator"
+found=$("$here/kernel.sh") || fail "there is no kernel"
+read -r system release <<<"$found"
+kernel=$system/boot/vmlinuz-$release
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/bulkhead-rig-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -62,7 +62,7 @@ if [ $bare = no ]; then
 fi
 
 # The initramfs: busybox, the modules that the machine needs before it has a root, and the command.
-"$here/initramfs.sh" "$release" "$work/initramfs"
+"$here/initramfs.sh" "$system" "$release" "$work/initramfs"
 mkdir "$work/run"
 {
     printf 'exec'
@@ -97,7 +97,7 @@ processor=max,-erms,-fsrm,-la57
 : >"$work/status"
 code=0
 # no_timer_check: an emulator that a busy host starves fails the test of the timer, and the kernel panics.
-timeout --foreground "$limit" qemu-system-x86_64 \
+timeout --foreground "$limit" "$emulator" \
     -M q35,graphics=off -accel tcg,thread=multi,tb-size=1024 -cpu "$processor" -smp "$cpus" -m "$memory" \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel" -initrd "$work/initramfs" \

@@ -6,7 +6,7 @@
 //! tests/                  test binaries
 //! tree/                   the source tree, for tests that read it
 //! cache/bulkhead/…        our kernel and the image of Debian, where bulkhead and the tests look for them
-//! boot/, modules/         Debian's cloud kernel, for the machines inside the machine
+//! boot/, modules/         Debian's cloud kernels, for the machines inside the machine
 //! ```
 
 use std::io;
@@ -29,8 +29,8 @@ pub struct Sources<'a> {
     pub kernel: Option<&'a Path>,
     /// `$XDG_CACHE_HOME`: images.
     pub cache: &'a Path,
-    /// Where Debian installs kernels: `/`.
-    pub system: &'a Path,
+    /// Where Debian's kernels are, in `boot` and `lib/modules`: the rig's own, and what is installed below `/`.
+    pub systems: &'a [PathBuf],
 }
 
 /// A payload could not be put together.
@@ -88,7 +88,10 @@ pub fn make(
             &into.join("cache/bulkhead/images/debian-bookworm.tar"),
         )?;
     }
-    debian_kernel(sources.system, into)
+    for system in sources.systems {
+        debian_kernel(system, into)?;
+    }
+    Ok(())
 }
 
 /// Where a test binary lies in the payload.
@@ -154,6 +157,9 @@ fn debian_kernel(system: &Path, into: &Path) -> Result<(), PayloadError> {
         )));
     };
     let name = kernel.file_name().unwrap_or_default();
+    if into.join("boot").join(name).exists() {
+        return Ok(());
+    }
     place(&kernel, &into.join("boot").join(name))?;
     let release = name.to_string_lossy().replacen("vmlinuz-", "", 1);
     tree(

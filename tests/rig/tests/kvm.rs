@@ -22,10 +22,13 @@ const PATIENCE: &str = "10";
 /// Of the emulated machine, in mebibytes: one test wants a container with more than 4 GiB.
 const MEMORY: &str = "6656";
 /// A machine writes something every ten seconds; one that does not for so long stands still. The emulator is to blame
-/// for that and not what it emulates, so another machine goes on; a test that hangs in a machine that lives fails.
+/// for that and not what it emulates, as for a machine whose own kernel dies, so another machine goes on; a test that
+/// hangs in a machine that lives fails.
 const SILENCE: Duration = Duration::from_secs(150);
-/// How often at most.
+/// How many at most. A file of tests that ends two of them is not the emulator's fault.
 const MACHINES: usize = 4;
+/// What the rig exits with when the machine died: tests/rig/run.sh.
+const DIED: i32 = 125;
 /// Longest time for the whole, in seconds.
 const LIMIT: &str = "3300";
 
@@ -137,6 +140,7 @@ fn emulated(
         Some(path) if path.is_empty() => None,
         Some(path) => Some(path.into()),
     };
+    let systems = [rig_system(workspace)?, PathBuf::from("/")];
     payload::make(
         directory.path(),
         binaries,
@@ -145,32 +149,57 @@ fn emulated(
             bulkhead: &bulkhead,
             kernel: ours.as_deref(),
             cache: &cache,
-            system: Path::new("/"),
+            systems: &systems,
         },
     )?;
     let mut left = binaries;
+    let mut last = None;
     for _ in 0..MACHINES {
         payload::list(directory.path(), left)?;
-        let Some(stopped_in) = machine(workspace, directory.path(), filters, report)? else {
+        let Some(Lost { file, how }) = machine(workspace, directory.path(), filters, report)?
+        else {
             return Ok(());
         };
-        println!(
-            "rig: the emulated machine stood still in {stopped_in}: once more from there in another one"
-        );
-        let done = left.iter().take_while(|b| b.name != stopped_in).count();
+        if last.as_ref() == Some(&file) {
+            report.trouble(format!("two emulated machines ended in {file}"));
+            return Ok(());
+        }
+        println!("rig: the emulated machine {how} in {file}: once more from there in another one");
+        let done = left.iter().take_while(|b| b.name != file).count();
         left = &left[done..];
+        last = Some(file);
     }
-    report.trouble(format!("{MACHINES} emulated machines stood still"));
+    report.trouble(format!("{MACHINES} emulated machines were lost"));
     Ok(())
 }
 
-/// Runs one machine to its end; where it stood still, the name of the file of tests that it was in.
+/// Below which directory the kernel of the emulated machine lies.
+fn rig_system(workspace: &Path) -> Result<PathBuf, Failure> {
+    let found = Command::new(workspace.join("tests/rig/kernel.sh"))
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(found.stdout)?;
+    let (system, _) = text
+        .trim()
+        .rsplit_once(' ')
+        .ok_or("the rig has no kernel")?;
+    Ok(system.into())
+}
+
+/// A machine that did not come to its end.
+struct Lost {
+    /// The file of tests that it was in.
+    file: String,
+    how: &'static str,
+}
+
+/// Runs one machine, to its end or until it is lost.
 fn machine(
     workspace: &Path,
     payload: &Path,
     filters: &[String],
     report: &mut Report<impl std::io::Write>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<Lost>, Failure> {
     let setting = |name: &str, default: &str| {
         format!(
             "{name}={}",
@@ -208,17 +237,23 @@ fn machine(
             Ok(line) => report.line(&String::from_utf8_lossy(&line))?,
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                if let Some(name) = report.forget_binary() {
+                if let Some(file) = report.forget_binary() {
                     let script = i32::try_from(child.id())?;
                     // SAFETY: kill(2) has no memory effects; the child is ours and not reaped yet.
                     unsafe { libc::kill(script, libc::SIGTERM) };
                     child.wait()?;
-                    return Ok(Some(name));
+                    let how = "stood still";
+                    return Ok(Some(Lost { file, how }));
                 }
             }
         }
     }
     let status = child.wait()?;
+    if status.code() == Some(DIED)
+        && let Some(file) = report.forget_binary()
+    {
+        return Ok(Some(Lost { file, how: "died" }));
+    }
     if !status.success() {
         report.trouble(format!("the emulated machine ended with {status}"));
     }
