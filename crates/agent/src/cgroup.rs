@@ -1,4 +1,4 @@
-//! The container's cgroup: its memory limit, and whether the kernel killed something in it for want
+//! The container's cgroup: its limits, and whether the kernel killed something in it for want
 //! of memory.
 
 use std::io;
@@ -20,12 +20,31 @@ pub(crate) enum CgroupError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot limit the container's memory: writing {path}")]
+    #[error("cannot limit the container: writing {path}")]
     Limit {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+}
+
+/// What a cgroup may use; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// Bytes.
+    pub(crate) memory: u64,
+    /// Billionths of a CPU's time.
+    pub(crate) cpu_nanos: u64,
+}
+
+/// Microseconds in which a quota is counted, as Docker does for `--cpus`.
+const CPU_PERIOD: u64 = 100_000;
+
+/// The content of `cpu.max`: quota and period (Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files"). The
+/// kernel takes no quota below a millisecond.
+fn cpu_max(nanos: u64) -> String {
+    let quota = (nanos / (1_000_000_000 / CPU_PERIOD)).max(1000);
+    format!("{quota} {CPU_PERIOD}")
 }
 
 /// A container's cgroup.
@@ -36,8 +55,8 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Creates the cgroup `name` below `root`, with a memory limit in bytes unless that is 0.
-    pub(crate) fn create(root: &Path, name: &str, memory_limit: u64) -> Result<Self, CgroupError> {
+    /// Creates the cgroup `name` below `root`, with these limits.
+    pub(crate) fn create(root: &Path, name: &str, limits: Limits) -> Result<Self, CgroupError> {
         let control = root.join("cgroup.subtree_control");
         // Together where the kernel has both; a kernel without one refuses the pair.
         if std::fs::write(&control, "+memory +pids").is_err() {
@@ -57,14 +76,20 @@ impl Cgroup {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = open(&path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        if memory_limit > 0 {
-            let limit = path.join("memory.max");
-            std::fs::write(&limit, memory_limit.to_string()).map_err(|source| {
-                CgroupError::Limit {
-                    path: limit,
-                    source,
-                }
+        let set = |file: &str, value: String| {
+            let path = path.join(file);
+            std::fs::write(&path, value).map_err(|source| CgroupError::Limit { path, source })
+        };
+        if limits.cpu_nanos > 0 {
+            // Only for who asks: the scheduler counts for every cgroup that has the controller.
+            std::fs::write(&control, "+cpu").map_err(|source| CgroupError::Limit {
+                path: control.clone(),
+                source,
             })?;
+            set("cpu.max", cpu_max(limits.cpu_nanos))?;
+        }
+        if limits.memory > 0 {
+            set("memory.max", limits.memory.to_string())?;
             // The file is absent where the kernel has no swap, which is as good.
             std::fs::write(path.join("memory.swap.max"), "0").ok();
         }
@@ -109,16 +134,35 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_cpu_is_a_quota_in_each_period() {
+        assert_eq!(cpu_max(500_000_000), "50000 100000");
+        assert_eq!(cpu_max(1_500_000_000), "150000 100000");
+        assert_eq!(cpu_max(1), "1000 100000", "the least that the kernel takes");
+        let root = tempfile::tempdir().unwrap();
+        let cpu = Limits {
+            cpu_nanos: 250_000_000,
+            ..Limits::default()
+        };
+        Cgroup::create(root.path(), "c", cpu).unwrap();
+        let written = std::fs::read_to_string(root.path().join("c/cpu.max")).unwrap();
+        assert_eq!(written, "25000 100000");
+    }
+
+    #[test]
     fn a_limit_that_cannot_be_set_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("c")).unwrap();
         std::fs::create_dir(root.path().join("c/memory.max")).unwrap();
-        let result = Cgroup::create(root.path(), "c", 1 << 20);
+        let memory = Limits {
+            memory: 1 << 20,
+            ..Limits::default()
+        };
+        let result = Cgroup::create(root.path(), "c", memory);
         assert!(
             matches!(result, Err(CgroupError::Limit { .. })),
             "{result:?}"
         );
-        let unlimited = Cgroup::create(root.path(), "c", 0).unwrap();
+        let unlimited = Cgroup::create(root.path(), "c", Limits::default()).unwrap();
         std::fs::write(root.path().join("c/memory.events"), "oom_kill 1\n").unwrap();
         assert!(unlimited.oom_killed());
     }

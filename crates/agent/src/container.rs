@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 
 use bulkhead_protocol::api::CreateContainerRequest;
 
-use crate::cgroup::{Cgroup, CgroupError};
+use crate::cgroup::{Cgroup, CgroupError, Limits};
 use crate::disks::{DiskError, Disks};
 use crate::inside::Inside;
 use crate::machine::{self, MachineError};
@@ -134,9 +134,15 @@ impl Container {
 
         let mount_ns = machine::since_boot().saturating_sub(began);
 
+        let limits = Limits {
+            memory: request.memory_limit,
+            cpu_nanos: request.cpu_limit_nanos,
+        };
         let cgroup = match &layout.cgroups {
-            Some(cgroups) => Some(Cgroup::create(cgroups, name, request.memory_limit)?),
-            None if request.memory_limit > 0 => return Err(CreateError::NoCgroups),
+            Some(cgroups) => Some(Cgroup::create(cgroups, name, limits)?),
+            None if limits.memory > 0 || limits.cpu_nanos > 0 => {
+                return Err(CreateError::NoCgroups);
+            }
             None => None,
         };
 

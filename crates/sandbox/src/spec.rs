@@ -48,6 +48,9 @@ pub struct SandboxSpec {
     /// Limit of the container's cgroup in the guest; `None` leaves all guest memory to it.
     #[serde(default)]
     pub memory_limit: Option<ByteSize>,
+    /// Limit of the container's cgroup in the guest, in billionths of a virtual CPU's time; 0 leaves all of them to it.
+    #[serde(default)]
+    pub cpu_limit_nanos: u64,
     /// The main process.
     pub process: ProcessSpec,
     /// The container's directory is removed when it ends.

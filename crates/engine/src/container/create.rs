@@ -64,7 +64,7 @@ impl Engine {
         // Everything that the user could have got wrong, before anything is made.
         let merged = merge(&id, options, &image.config).map_err(ContainerError::from)?;
         let plan = self.plan(options, guest, &merged.config.volumes)?;
-        let warnings = limits::cpu_warning(guest.isolation, plan.nano_cpus, plan.vcpus);
+        let warnings = limits::cpu_warning(plan.nano_cpus, plan.vcpus);
         let template = template(&self.root.cache(), plan.disk)?;
 
         if let Some(name) = &options.name {
@@ -97,6 +97,7 @@ impl Engine {
             init: options.init,
             shm_size: options.shm_size.unwrap_or(SHM_SIZE),
             memory_limit: options.memory,
+            cpu_limit_nanos: limits::cpu_limit(plan.nano_cpus, plan.vcpus),
             process: merged.process,
             auto_remove: options.auto_remove,
             open_stdin: options.interactive,

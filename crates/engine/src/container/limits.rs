@@ -70,24 +70,23 @@ pub(crate) fn vcpus(isolation: Isolation, nano_cpus: u64, default: u32, host: us
     }
 }
 
-/// `--cpus` is an upper limit that is kept by the number of virtual CPUs alone: what that number does not keep is said
-/// and does not stop the container, as Docker does on a kernel without the means.
-pub(crate) fn cpu_warning(isolation: Isolation, nano_cpus: u64, vcpus: u32) -> Option<String> {
+/// The limit within the guest, in billionths of a virtual CPU's time, or 0 where the number of them is limit enough.
+pub(crate) fn cpu_limit(nano_cpus: u64, vcpus: u32) -> u64 {
+    if nano_cpus < u64::from(vcpus) * ONE_CPU {
+        nano_cpus
+    } else {
+        0
+    }
+}
+
+/// `--cpus` is an upper limit: what a platform cannot give of it is said and does not stop the container.
+pub(crate) fn cpu_warning(nano_cpus: u64, vcpus: u32) -> Option<String> {
     #[allow(clippy::cast_precision_loss)]
     let cpus = nano_cpus as f64 / 1e9;
-    if nano_cpus == 0 || nano_cpus == u64::from(vcpus) * ONE_CPU {
-        return None;
-    }
-    Some(match isolation {
-        Isolation::UserMode if nano_cpus > ONE_CPU => format!(
-            "a user-mode compartment has one CPU: {cpus} CPUs were asked for, the container gets 1"
-        ),
-        Isolation::UserMode => format!(
-            "a user-mode compartment has one CPU and cannot limit its use: the limit of {cpus} CPUs is discarded"
-        ),
-        Isolation::Kvm => format!(
-            "a compartment has whole CPUs and cannot limit their use: {cpus} CPUs were asked for, the container gets {vcpus}"
-        ),
+    (nano_cpus > u64::from(vcpus) * ONE_CPU).then(|| {
+        format!(
+            "a user-mode compartment has one CPU: {cpus} CPUs were asked for, the container gets {vcpus}"
+        )
     })
 }
 
@@ -161,19 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn what_the_number_of_cpus_does_not_keep_is_said() {
-        let says = |isolation, nano| {
+    fn a_part_of_a_cpu_is_limited_in_the_guest_and_what_it_cannot_have_is_said() {
+        let of = |isolation, nano| {
             let vcpus = vcpus(isolation, nano, 1, 4);
-            cpu_warning(isolation, nano, vcpus).unwrap_or_default()
+            let warning = cpu_warning(nano, vcpus).unwrap_or_default();
+            (cpu_limit(nano, vcpus), warning)
         };
-        for kept in [0, 1_000_000_000] {
-            assert_eq!(says(Isolation::Kvm, kept), "");
-            assert_eq!(says(Isolation::UserMode, kept), "");
+        for isolation in [Isolation::Kvm, Isolation::UserMode] {
+            assert_eq!(of(isolation, 0), (0, String::new()));
+            assert_eq!(of(isolation, ONE_CPU), (0, String::new()));
+            assert_eq!(of(isolation, ONE_CPU / 2), (ONE_CPU / 2, String::new()));
         }
-        assert_eq!(says(Isolation::Kvm, 3_000_000_000), "");
-        assert!(says(Isolation::Kvm, 2_500_000_000).contains("gets 3"));
-        assert!(says(Isolation::UserMode, 2_500_000_000).contains("gets 1"));
-        assert!(says(Isolation::UserMode, 500_000_000).contains("discarded"));
+        assert_eq!(of(Isolation::Kvm, 3 * ONE_CPU).0, 0);
+        let half = ONE_CPU * 5 / 2;
+        assert_eq!(of(Isolation::Kvm, half), (half, String::new()));
+        let (limit, warning) = of(Isolation::UserMode, half);
+        assert!(limit == 0 && warning.contains("gets 1"), "{warning}");
     }
 
     #[test]

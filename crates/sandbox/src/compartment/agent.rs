@@ -207,6 +207,7 @@ fn create_request(spec: &SandboxSpec) -> Result<CreateContainerRequest, AgentErr
             tmpfs
         })
         .collect();
+    request.cpu_limit_nanos = spec.cpu_limit_nanos;
     request.memory_limit = spec.memory_limit.map_or(0, |limit| limit.0);
     request.clock_realtime_ns = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -108,16 +108,17 @@ fn bad_options_are_refused_before_anything_is_made() {
 }
 
 #[test]
-fn cpus_that_cannot_be_had_are_a_warning() {
+fn a_part_of_a_cpu_is_the_guests_to_limit_and_what_cannot_be_had_is_a_warning() {
     let bench = Bench::new();
-    let warnings = |cpus| {
-        bench
-            .create(CreateOptions { cpus, ..options() })
-            .unwrap()
-            .warnings()
-            .len()
+    let created = |cpus| {
+        let container = bench.create(CreateOptions { cpus, ..options() }).unwrap();
+        let limit = container.record().sandbox.cpu_limit_nanos;
+        (limit, container.warnings().len())
     };
-    assert_eq!(warnings(None), 0);
-    assert_eq!(warnings(Some(1.0)), 0);
-    assert_eq!(warnings(Some(0.5)), 1);
+    assert_eq!(created(None), (0, 0));
+    assert_eq!(created(Some(1.0)), (0, 0));
+    assert_eq!(created(Some(0.5)), (500_000_000, 0));
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        assert_eq!(created(Some(2.0)), (0, 1));
+    }
 }
