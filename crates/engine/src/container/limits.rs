@@ -13,8 +13,9 @@ pub const MIN_DISK: ByteSize = ByteSize(32 << 20);
 /// Largest `--disk`: ext4 with 4 KiB blocks and 32-bit block numbers ends here.
 pub const MAX_DISK: ByteSize = ByteSize(16 << 40);
 
-/// Guest memory is rounded up to this, because kernels count in larger pages too.
-const MEMORY_STEP: u64 = 1 << 20;
+/// Guest memory is rounded up to this, a large page: the rest of one could only be mapped in small ones, and at the end of
+/// memory lies the initramfs, whose pages would then come one fault at a time.
+const MEMORY_STEP: u64 = 2 << 20;
 /// A page descriptor of 64 bytes for each 4 KiB page.
 const GUEST_PER_BYTE: u64 = 64;
 
@@ -127,7 +128,8 @@ mod tests {
             guest_memory(limit.map(ByteSize), ByteSize(512 << 20), 32 << 20, 8 << 30)
         };
         assert_eq!(of(None).unwrap(), 512 << 20);
-        assert_eq!(of(Some(64 << 20)).unwrap(), (64 + 32 + 1) << 20);
+        // One more for page descriptors, and then whole large pages.
+        assert_eq!(of(Some(64 << 20)).unwrap(), (64 + 32 + 2) << 20);
         assert!(matches!(
             of(Some(5 << 20)),
             Err(OptionError::MemoryTooSmall)
