@@ -73,6 +73,9 @@ fn options() -> Result<Options, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // As the sandbox does: its threads hardly allocate.
+    // SAFETY: a setting of the allocator, before there is a second thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let options = options()?;
     let kernel = KernelImage {
         isolation: Isolation::Kvm,

@@ -3,12 +3,17 @@
 //! Both are read there. Mapping a kernel's file would be less work before the first entry (3 against 6 ms of processor
 //! time for 14 MiB), but a kernel patches nearly every page of its code for the processor it finds, so nearly every page
 //! would be copied all the same, one fault at a time, while the guest waits: it started half as fast again.
+//!
+//! It takes as long as all else that a start does in this process, and has nothing to do with it: a thread does it
+//! meanwhile, and has ended before the guest begins.
 
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
+use std::thread::JoinHandle;
 
+use bulkhead_devices::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::bzimage::BzImage;
 use linux_loader::loader::elf::Elf;
@@ -17,7 +22,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::error::{KvmError, write};
 use super::layout::{EXTENDED, PAGE};
-use super::memory::Memory;
+use super::memory::low;
+use crate::boot::Boot;
 use crate::kernel::{FileError, KernelFile};
 
 /// Entry point for a processor in 64-bit mode, from where a bzImage was loaded to (Documentation/arch/x86/boot.rst,
@@ -26,6 +32,9 @@ const BZIMAGE_ENTRY: u64 = 0x200;
 
 /// Headers of a kernel's file lie within this.
 const HEAD: usize = 4096;
+
+/// Stack of the thread that loads: as for a device's.
+const STACK_BYTES: usize = 128 << 10;
 
 /// RAM that a kernel needs beside itself and its initramfs to come as far as the agent.
 const ROOM: u64 = 16 << 20;
@@ -59,8 +68,50 @@ pub(super) struct Initramfs {
     pub bytes: u64,
 }
 
+/// A thread that loads a kernel and its initramfs. Dropping it waits for its end.
+#[derive(Debug)]
+pub(super) struct Loading {
+    thread: Option<JoinHandle<Result<(Kernel, Initramfs), KvmError>>>,
+}
+
+impl Loading {
+    /// Starts the thread. `memory` must stay mapped until it has ended.
+    pub(super) fn begin(memory: GuestMemory, boot: Boot) -> io::Result<Self> {
+        let load = move || {
+            let kernel = kernel(&memory, boot.kernel())?;
+            let initramfs = initramfs(&memory, boot.initramfs(), &kernel)?;
+            Ok((kernel, initramfs))
+        };
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(load)?;
+        Ok(Self {
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until both are there.
+    pub(super) fn finish(mut self) -> Result<(Kernel, Initramfs), KvmError> {
+        let outcome = self.thread.take().map(JoinHandle::join);
+        match outcome {
+            Some(Ok(loaded)) => loaded,
+            // It only panics where a programmer erred.
+            _ => Err(KvmError::Layout("the loading thread panicked".to_owned())),
+        }
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Loads the kernel behind `descriptor`, an ELF file or a bzImage.
-pub(super) fn kernel(memory: &Memory, descriptor: BorrowedFd<'_>) -> Result<Kernel, KvmError> {
+fn kernel(memory: &GuestMemory, descriptor: BorrowedFd<'_>) -> Result<Kernel, KvmError> {
     let read = |source| KvmError::Read {
         what: "guest kernel",
         source,
@@ -71,7 +122,7 @@ pub(super) fn kernel(memory: &Memory, descriptor: BorrowedFd<'_>) -> Result<Kern
     let count = read_up_to(&file, &mut head).map_err(read)?;
     head.truncate(count);
     let least = |end: u64| KvmError::TooLittleMemory {
-        asked: memory.low(),
+        asked: low(memory),
         least: end.saturating_add(ROOM),
     };
     match KernelFile::judge(&head, length).map_err(KvmError::Kernel)? {
@@ -79,7 +130,7 @@ pub(super) fn kernel(memory: &Memory, descriptor: BorrowedFd<'_>) -> Result<Kern
         KernelFile::Elf => {
             let loaded = load::<Elf>(memory, &mut file).map_err(|error| match error {
                 // The only way in which a file that was judged complete does not fit.
-                KvmError::Load(_) if length > memory.low() => least(length),
+                KvmError::Load(_) if length > low(memory) => least(length),
                 error => error,
             })?;
             let header = setup_header {
@@ -98,7 +149,7 @@ pub(super) fn kernel(memory: &Memory, descriptor: BorrowedFd<'_>) -> Result<Kern
             })
         }
         KernelFile::BzImage(_) => {
-            if length > memory.low() {
+            if length > low(memory) {
                 return Err(least(length));
             }
             let loaded = load::<BzImage>(memory, &mut file)?;
@@ -118,21 +169,24 @@ pub(super) fn kernel(memory: &Memory, descriptor: BorrowedFd<'_>) -> Result<Kern
     }
 }
 
-fn check(end: u64, memory: &Memory, least: impl Fn(u64) -> KvmError) -> Result<(), KvmError> {
-    if end.saturating_add(ROOM) > memory.low() {
+fn check(end: u64, memory: &GuestMemory, least: impl Fn(u64) -> KvmError) -> Result<(), KvmError> {
+    if end.saturating_add(ROOM) > low(memory) {
         return Err(least(end));
     }
     Ok(())
 }
 
-fn load<L: KernelLoader>(memory: &Memory, file: &mut File) -> Result<KernelLoaderResult, KvmError> {
-    L::load(&memory.guest, None, file, Some(GuestAddress(EXTENDED))).map_err(KvmError::Load)
+fn load<L: KernelLoader>(
+    memory: &GuestMemory,
+    file: &mut File,
+) -> Result<KernelLoaderResult, KvmError> {
+    L::load(memory, None, file, Some(GuestAddress(EXTENDED))).map_err(KvmError::Load)
 }
 
 /// Loads the initramfs behind `descriptor` to the end of RAM below the hole, where the kernel does not unpack itself
 /// over it.
-pub(super) fn initramfs(
-    memory: &Memory,
+fn initramfs(
+    memory: &GuestMemory,
     descriptor: BorrowedFd<'_>,
     kernel: &Kernel,
 ) -> Result<Initramfs, KvmError> {
@@ -147,15 +201,14 @@ pub(super) fn initramfs(
         0 => u64::MAX,
         highest => u64::from(highest) + 1,
     };
-    let address = memory
-        .low()
+    let address = low(memory)
         .min(highest)
         .checked_sub(bytes)
         .map(|address| address / PAGE * PAGE)
         .filter(|address| *address >= kernel.end.saturating_add(ROOM));
     let Some(address) = address else {
         return Err(KvmError::TooLittleMemory {
-            asked: memory.low(),
+            asked: low(memory),
             least: kernel.end.saturating_add(ROOM).saturating_add(bytes),
         });
     };
@@ -163,7 +216,6 @@ pub(super) fn initramfs(
     // The descriptor's position is shared with whoever else has it open.
     file.rewind().map_err(read)?;
     memory
-        .guest
         .read_exact_volatile_from(GuestAddress(address), &mut file, count)
         .map_err(write("the initramfs"))?;
     Ok(Initramfs { address, bytes })

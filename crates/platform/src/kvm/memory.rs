@@ -107,8 +107,7 @@ impl Memory {
 
     /// Bytes of RAM below the hole.
     pub(super) fn low(&self) -> u64 {
-        let low = self.guest.find_region(GuestAddress(0));
-        low.map_or(0, GuestMemoryRegion::len)
+        low(&self.guest)
     }
 
     /// The first address behind all RAM, at least 4 GiB.
@@ -151,6 +150,12 @@ impl Memory {
             unsafe { libc::munmap(mapping.start.as_ptr(), mapping.bytes) };
         }
     }
+}
+
+/// Bytes of a guest's RAM below the hole.
+pub(super) fn low(guest: &GuestMemory) -> u64 {
+    let low = guest.find_region(GuestAddress(0));
+    low.map_or(0, GuestMemoryRegion::len)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! of a PC's old devices but a serial line: the kernel finds in ACPI tables what is there.
 //!
 //! ```text
-//! sandbox, one thread:  VM, memory ─▶ kernel, initramfs, tables ─▶ devices' threads ─▶ CPUs ─▶ their threads ─▶ Machine
+//! sandbox:  memory ─▶ VM ─▶ tables ─▶ devices' threads ─▶ CPUs ─▶ registers ─▶ their threads ─▶ Machine
+//!             └─▶ thread: kernel, initramfs ──────────────────────┘
 //!
 //!   vCPU thread: KVM_RUN ──exit──▶ bus ─▶ serial line, power and panic registers, virtio registers
 //!   host kernel: queue kick ─▶ ioeventfd ─▶ device's thread ─▶ irqfd ─▶ guest's interrupt
@@ -39,6 +40,7 @@ use crate::machine::{Machine, Platform, PlatformError, VmConfig, check_host_memo
 use console::{Console, Line, Serial};
 use cpuid::Answers;
 use error::{request, write};
+use loader::Loading;
 use memory::Memory;
 use state::State;
 
@@ -92,12 +94,15 @@ impl Kvm {
         let vcpus = count(&kvm, config.vcpus)?;
         let command_line = command_line::build(config.boot.arguments(), &config.arguments)?;
 
-        let vm = create(&kvm)?;
         let memory = Memory::allocate(config.memory_bytes)?;
+        let loading = Loading::begin(memory.guest.clone(), config.boot).map_err(|source| {
+            PlatformError::Thread {
+                name: "load".to_owned(),
+                source,
+            }
+        })?;
+        let vm = create(&kvm)?;
         let slots = memory.register(&vm)?;
-        let kernel = loader::kernel(&memory, config.boot.kernel())?;
-        let initramfs = loader::initramfs(&memory, config.boot.initramfs(), &kernel)?;
-        boot_params::write_all(&memory, &kernel, initramfs, &command_line)?;
         let tables = acpi::tables(vcpus, config.devices.len())?;
         memory
             .guest
@@ -120,12 +125,14 @@ impl Kvm {
                     .map_err(request("make a virtual CPU"))?;
                 answers.give(&vcpu, index)?;
                 registers::model_specific(&vcpu)?;
-                if index == 0 {
-                    registers::first(&vcpu, kernel.entry)?;
-                }
                 Ok(vcpu)
             })
             .collect::<Result<Vec<_>, KvmError>>()?;
+        let (kernel, initramfs) = loading.finish()?;
+        boot_params::write_all(&memory, &kernel, initramfs, &command_line)?;
+        if let Some(first) = cpus.first() {
+            registers::first(first, kernel.entry)?;
+        }
         kick::prepare().map_err(KvmError::Signal)?;
         let state = State::new(cpus.len()).map_err(KvmError::Event)?;
         Ok(Prepared {
