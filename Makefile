@@ -39,7 +39,7 @@ kernel: ## Build the tuned guest kernel from Debian's kernel source; it is used 
 	@kernel/build.sh
 
 .PHONY: test
-test: ## Run every test that this host runs by itself, from unit to end to end
+test: ## Run every test, from unit to end to end on every platform
 	@scripts/deps.sh test
 	@scripts/build.sh
 	@kernel/build.sh >/dev/null

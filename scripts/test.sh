@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test that this host runs by itself: units and crates first, then the built binaries end to end. The same suite
-# on KVM is `make test-kvm`.
+# Every test: units and crates first, then the built binaries end to end, on user-mode and on KVM (in an emulated machine
+# where this host has no hardware for it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,4 +11,5 @@ scripts/build-trespass.sh || status=$?
 cargo test --locked --workspace --exclude bulkhead-e2e --exclude bulkhead-rig || status=$?
 cargo test --locked -p bulkhead-rig --lib || status=$?
 cargo test --locked -p bulkhead-e2e --no-fail-fast -- --test-threads="$threads" || status=$?
+cargo test --locked -p bulkhead-rig --test kvm || status=$?
 exit "$status"

@@ -10,7 +10,7 @@ usage: tests/rig/run.sh [OPTION…] -- COMMAND [ARGUMENT…]
 Starts Debian's cloud kernel in QEMU under software emulation with nested virtualization, runs COMMAND as root
 in it with the output shown live, powers the machine off and exits with COMMAND's exit code.
 
-  --payload DIR     a copy of DIR is mounted at /payload (writable; changes are lost)
+  --payload DIR     a copy of DIR is mounted at /payload (writable; changes are lost); DIR may be an image that disk.sh made
   --at PATH         mount the payload at PATH too, for programs with paths compiled in
   --bare            no Debian root file system: busybox from the initramfs alone
   --with PACKAGE    one more Debian package in the root file system; may be given several times
@@ -80,11 +80,11 @@ drive() { # serial number, file; what the machine writes goes to a temporary ove
     drives+=(-device "virtio-blk-pci,drive=$1,serial=$1")
 }
 if [ -n "$payload" ]; then
-    # A third more than the files, for inodes, the journal-less file system's own blocks and what a test writes.
-    size=$(du -sm --apparent-size "$payload" | cut -f 1)
-    mke2fs -q -F -t ext4 -O ^has_journal -m 0 -E lazy_itable_init=1,root_owner=0:0 -d "$payload" \
-        "$work/payload" $((size * 4 / 3 + 64))M >/dev/null || fail "the payload disk could not be made"
-    drive payload "$work/payload"
+    if [ -d "$payload" ]; then
+        "$here/disk.sh" "$payload" "$work/payload" || exit 125
+        payload=$work/payload
+    fi
+    drive payload "$payload"
 fi
 [ -z "$root" ] || drive root "$root"
 

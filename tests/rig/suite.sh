@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs in the machine that run.sh starts: every test binary of the payload's list, each result marked with its name.
-# usage: suite.sh [FILTER…]
+# Runs in the machine that run.sh starts: each argument is a test binary with its tests, "NAME PATH DIRECTORY TEST…"; each
+# result comes out marked with its binary's name.
 set -u
 
 payload=/payload
@@ -18,10 +18,15 @@ export XDG_CACHE_HOME=$payload/cache HOME=/root
 export BULKHEAD_E2E_ISOLATION="${BULKHEAD_E2E_ISOLATION:-kvm}"
 # Tells a machine that stands still from a test that does.
 while sleep 10; do echo '@@ alive'; done &
-while read -r name binary directory; do
+alive=$!
+for line in "$@"; do
+    # shellcheck disable=SC2086 # a line is words
+    set -- $line
+    name=$1 binary=$2 directory=$3
+    shift 3
     cd "$directory" || exit 1
-    echo "@@ begin $name"
-    "$binary" --test-threads="${BULKHEAD_RIG_THREADS:-2}" "$@" </dev/null 2>&1
+    echo "@@ begin $name $#"
+    "$binary" --test-threads=1 --exact "$@" </dev/null 2>&1
     echo "@@ end $name $?"
-done <$payload/list
-kill $!
+done
+kill $alive

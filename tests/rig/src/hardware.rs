@@ -40,6 +40,18 @@ fn offers_virtualization(cpuinfo: &str) -> bool {
         })
 }
 
+/// Memory that this host could give to programs, in mebibytes; 0 where it does not say.
+pub fn free_memory_mib() -> u64 {
+    let about = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = about
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    available
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

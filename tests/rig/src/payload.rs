@@ -1,7 +1,7 @@
 //! What the emulated machine is given: a directory that becomes its second disk.
 //!
 //! ```text
-//! suite.sh, list          the runner, and the binaries it runs
+//! suite.sh                the runner
 //! bin/                    bulkhead, its agent, and the sandbox that breaks its policy
 //! tests/                  test binaries
 //! tree/                   the source tree, for tests that read it
@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::binaries::TestBinary;
+use crate::share::Share;
 
 /// Where the machine mounts the payload.
 pub const MOUNTED: &str = "/payload";
@@ -41,7 +42,7 @@ pub struct PayloadError {
     source: io::Error,
 }
 
-/// Puts the payload together in the empty directory `into`.
+/// Puts the payload together in the directory `into`, which is made.
 ///
 /// # Errors
 /// [`PayloadError`] names what is missing.
@@ -66,7 +67,6 @@ pub fn make(
     for binary in binaries {
         place(&binary.path, &into.join(file_of(binary)))?;
     }
-    list(into, binaries)?;
     write(&into.join("suite.sh"), include_str!("../suite.sh"))?;
     write(
         &into.join("workspace"),
@@ -99,23 +99,16 @@ fn file_of(binary: &TestBinary) -> String {
     format!("tests/{}", binary.name.replace("::", "-"))
 }
 
-/// Says which of its test binaries a payload is to run.
-///
-/// # Errors
-/// [`PayloadError`].
-pub fn list(payload: &Path, binaries: &[TestBinary]) -> Result<(), PayloadError> {
-    let lines: String = binaries
-        .iter()
-        .map(|binary| {
-            let directory = binary.directory.display();
-            format!(
-                "{} {MOUNTED}/{} {directory}\n",
-                binary.name,
-                file_of(binary)
-            )
-        })
-        .collect();
-    write(&payload.join("list"), &lines)
+/// The word of `suite.sh` by which a machine runs a share's tests of one binary.
+pub fn suite_line(share: &Share) -> String {
+    let Share { binary, tests } = share;
+    let directory = binary.directory.display();
+    format!(
+        "{} {MOUNTED}/{} {directory} {}",
+        binary.name,
+        file_of(binary),
+        tests.join(" ")
+    )
 }
 
 /// Our kernel for machines that was built last, in the directory where they are kept.

@@ -1,9 +1,9 @@
 //! Reads what test binaries write, and tells it as the results of one test run.
 //!
-//! `suite.sh` puts a line before and after each binary's output:
+//! `suite.sh` puts a line before and after each binary's output, the first with the number of its tests:
 //!
 //! ```text
-//! @@ begin run
+//! @@ begin run 41
 //! …
 //! @@ end run 101
 //! ```
@@ -20,6 +20,8 @@ struct Binary {
     name: String,
     expected: usize,
     told: BTreeSet<String>,
+    /// The test whose result follows what it wrote itself.
+    open: Option<String>,
     cannot: BTreeMap<String, String>,
     passed: usize,
     failed: Vec<String>,
@@ -72,10 +74,12 @@ impl<W: Write> Report<W> {
     /// The place cannot be written to.
     pub fn line(&mut self, line: &str) -> io::Result<()> {
         let line = line.trim_end_matches('\r');
-        if let Some(name) = line.strip_prefix("@@ begin ") {
+        if let Some(rest) = line.strip_prefix("@@ begin ") {
             self.abandon_binary();
+            let (name, tests) = rest.rsplit_once(' ').unwrap_or((rest, ""));
             self.current = Some(Binary {
                 name: name.to_owned(),
+                expected: tests.parse().unwrap_or(0),
                 ..Binary::default()
             });
             return Ok(());
@@ -91,20 +95,24 @@ impl<W: Write> Report<W> {
         let Some(binary) = &mut self.current else {
             return writeln!(self.out, "{line}");
         };
-        if let Some(rest) = line.strip_prefix("running ") {
-            binary.expected = rest
-                .split(' ')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0);
+        if line.starts_with("running ") {
+            // The number that is asked for counts, not that which the binary knows.
         } else if let Some((test, reason)) = cannot_run(line) {
             let reasons = binary.cannot.entry(test.to_owned()).or_default();
             if !reasons.is_empty() {
                 reasons.push_str("; ");
             }
             reasons.push_str(reason);
-        } else if let Some((test, result)) = result(line).filter(|_| binary.part == Part::Results) {
-            return self.result(&test, &result);
+        } else if let Some((test, rest)) = announced(line).filter(|_| binary.part == Part::Results)
+        {
+            if is_result(rest) {
+                return self.result(test, rest);
+            }
+            // One test at a time: its name is written before it runs, and what it writes past the capture comes between.
+            binary.open = Some(test.to_owned());
+            return self.line(rest);
+        } else if let Some(test) = binary.open.take_if(|_| is_result(line)) {
+            return self.result(&test, line);
         } else if line == "failures:" {
             binary.part = match binary.part {
                 Part::Results => Part::Failures,
@@ -189,6 +197,24 @@ impl<W: Write> Report<W> {
         }
     }
 
+    /// Tells something that is no result.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    pub fn note(&mut self, what: &str) -> io::Result<()> {
+        writeln!(self.out, "rig: {what}")
+    }
+
+    /// Adds what another machine has told.
+    pub fn add(&mut self, mut other: Self) {
+        other.abandon_binary();
+        self.passed += other.passed;
+        self.failed.append(&mut other.failed);
+        self.cannot_run += other.cannot_run;
+        self.ignored += other.ignored;
+        self.troubles.append(&mut other.troubles);
+    }
+
     /// Something outside the tests went wrong, so that the run as a whole has failed.
     pub fn trouble(&mut self, what: impl Into<String>) {
         self.troubles.push(what.into());
@@ -226,11 +252,15 @@ impl<W: Write> Report<W> {
     }
 }
 
-/// `test NAME ... RESULT`; a test that should panic says so after its name.
-fn result(line: &str) -> Option<(String, String)> {
-    let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
+/// `test NAME ... REST`; a test that should panic says so after its name.
+fn announced(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("test ")?.split_once(" ...")?;
     let name = name.strip_suffix(" - should panic").unwrap_or(name);
-    Some((name.to_owned(), result.to_owned()))
+    Some((name, rest.trim_start()))
+}
+
+fn is_result(word: &str) -> bool {
+    matches!(word, "ok" | "FAILED") || word == "ignored" || word.starts_with("ignored, ")
 }
 
 /// `CANNOT RUN NAME: REASON`, as the end-to-end harness says it.
@@ -252,7 +282,7 @@ mod tests {
         (String::from_utf8(out).unwrap(), well)
     }
 
-    const GOOD: &str = "@@ begin run\n\nrunning 2 tests\nCANNOT RUN b::as_root: no such tool\ntest a ... ok\n\
+    const GOOD: &str = "@@ begin run 2\n\nrunning 2 tests\nCANNOT RUN b::as_root: no such tool\ntest a ... ok\n\
         test b::as_root ... ok\n\ntest result: ok. 2 passed\n\n@@ end run 0\n";
 
     #[test]
@@ -273,7 +303,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_with_its_output_and_fails_the_run() {
         let (text, well) = told(
-            "@@ begin run\nrunning 1 test\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nthe reason\n\n\
+            "@@ begin run 1\nrunning 1 test\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nthe reason\n\n\
              failures:\n    a\n\ntest result: FAILED. 0 passed\n@@ end run 101\n",
         );
         assert!(text.contains("test kvm::run::a ... FAILED\n"), "{text}");
@@ -287,15 +317,15 @@ mod tests {
     fn a_binary_that_dies_or_tells_too_little_fails_the_run() {
         for (lines, expected) in [
             (
-                "@@ begin run\nrunning 2 tests\ntest a ... ok\n@@ end run 0\n",
+                "@@ begin run 2\nrunning 2 tests\ntest a ... ok\n@@ end run 0\n",
                 "1 results of 2",
             ),
             (
-                "@@ begin run\nrunning 1 test\ntest a ... ok\n@@ end run 134\n",
+                "@@ begin run 1\nrunning 1 test\ntest a ... ok\n@@ end run 134\n",
                 "code 134",
             ),
             (
-                "@@ begin run\nrunning 1 test\ntest a ... ok\n",
+                "@@ begin run 1\nrunning 1 test\ntest a ... ok\n",
                 "did not come to its end",
             ),
             ("", "not one test"),
@@ -310,7 +340,7 @@ mod tests {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out);
         for line in [
-            "@@ begin run",
+            "@@ begin run 2",
             "running 2 tests",
             "test a ... FAILED",
             ALIVE,
@@ -320,6 +350,38 @@ mod tests {
         assert_eq!(report.forget_binary().as_deref(), Some("run"));
         GOOD.lines().for_each(|line| report.line(line).unwrap());
         assert!(report.finish(0.0).unwrap());
+    }
+
+    #[test]
+    fn what_a_test_writes_before_its_result_is_not_taken_for_it() {
+        let (text, well) = told(
+            "@@ begin run 3\nrunning 3 tests\ntest a ... CANNOT RUN a: no such tool\nok\ntest b ... Loaded image: x\nFAILED\n\
+             test c ... \nmore\nok\n\nfailures:\n    b\n\ntest result: FAILED.\n@@ end run 101\n",
+        );
+        assert!(
+            text.contains("test kvm::run::a ... CANNOT RUN: no such tool\n"),
+            "{text}"
+        );
+        assert!(text.contains("test kvm::run::b ... FAILED\n"), "{text}");
+        assert!(text.contains("1 passed; 1 failed; 1 cannot run"), "{text}");
+        assert!(!text.contains("rig:") && !well, "{text}");
+    }
+
+    #[test]
+    fn what_several_machines_told_is_one_run() {
+        let mut whole = Report::new(Vec::new());
+        for lines in [GOOD, "@@ begin faults 2\ntest a ... FAILED\n"] {
+            let mut part = Report::new(Vec::new());
+            lines.lines().for_each(|line| part.line(line).unwrap());
+            whole.add(part);
+        }
+        assert_eq!((whole.passed, whole.cannot_run), (1, 1));
+        assert_eq!(whole.failed, ["kvm::faults::a"]);
+        assert!(
+            whole.troubles[0].contains("1 results of 2"),
+            "{:?}",
+            whole.troubles
+        );
     }
 
     #[test]

@@ -2,35 +2,20 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `BULKHEAD_RIG_KERNEL` | our kernel for the emulated machine; by default the one built last; empty for none |
-//! | `BULKHEAD_RIG_LIMIT` | seconds that the emulated machine may take |
-//! | `BULKHEAD_RIG_MONITOR` | where the emulator's monitor listens, to look into a machine that hangs; by default nowhere |
+//! | `BULKHEAD_RIG_KERNEL` | our kernel for the emulated machines; by default the one built last; empty for none |
+//! | `BULKHEAD_RIG_LIMIT` | seconds that an emulated machine may take |
+//! | `BULKHEAD_RIG_MACHINES` | emulated machines at a time; by default one for each processor, as far as memory lasts |
+//! | `BULKHEAD_RIG_MONITOR` | where the emulator's monitor listens, to look into a machine that hangs; for one machine |
 //! | `BULKHEAD_E2E_…` | as in the end-to-end tests, with other defaults there |
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bulkhead_rig::{binaries, hardware, payload, report::Report};
-
-/// In the emulated machine a loop of 200 rounds does this part of them.
-const SCALE: &str = "0.03";
-/// A machine inside an emulated machine is this much slower than what the tests' deadlines were made for.
-const PATIENCE: &str = "10";
-/// Of the emulated machine, in mebibytes: one test wants a container with more than 4 GiB.
-const MEMORY: &str = "6656";
-/// A machine writes something every ten seconds; one that does not for so long stands still. The emulator is to blame
-/// for that and not what it emulates, as for a machine whose own kernel dies, so another machine goes on; a test that
-/// hangs in a machine that lives fails.
-const SILENCE: Duration = Duration::from_secs(150);
-/// How many at most. A file of tests that ends two of them is not the emulator's fault.
-const MACHINES: usize = 4;
-/// What the rig exits with when the machine died: tests/rig/run.sh.
-const DIED: i32 = 125;
-/// Longest time for the whole, in seconds.
-const LIMIT: &str = "3300";
+use bulkhead_rig::report::Report;
+use bulkhead_rig::share::{self, Share};
+use bulkhead_rig::{binaries, hardware, machine, payload};
 
 fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).collect();
@@ -64,7 +49,7 @@ fn run(filters: &[String]) -> Result<bool, Failure> {
     if !files.is_empty() {
         binaries.retain(|binary| files.contains(&binary.name));
     }
-    let filters = &filters[..];
+    let shares = share::all(&binaries, &filters)?;
     let start = Instant::now();
     let mut report = Report::new(std::io::stdout());
     match hardware::obstacle() {
@@ -72,13 +57,13 @@ fn run(filters: &[String]) -> Result<bool, Failure> {
             println!(
                 "rig: skipped: this host has hardware virtualization, so the suite runs on it directly"
             );
-            for binary in &binaries {
-                directly(binary, filters, &mut report)?;
+            for share in &shares {
+                directly(share, &mut report)?;
             }
         }
         Some(why) => {
-            println!("rig: {why}: the suite runs in an emulated machine");
-            emulated(&workspace, &binaries, filters, &mut report)?;
+            println!("rig: {why}: the suite runs in emulated machines");
+            emulated(&workspace, &binaries, &shares, &mut report)?;
         }
     }
     Ok(report.finish(start.elapsed().as_secs_f64())?)
@@ -95,16 +80,14 @@ fn files_and_tests(
         .partition(|word| binaries.iter().any(|binary| binary.name == *word))
 }
 
-fn directly(
-    binary: &binaries::TestBinary,
-    filters: &[String],
-    report: &mut Report<impl std::io::Write>,
-) -> Result<(), Failure> {
-    report.line(&format!("@@ begin {}", binary.name))?;
+fn directly(share: &Share, report: &mut Report<impl Write>) -> Result<(), Failure> {
+    let Share { binary, tests } = share;
+    report.line(&format!("@@ begin {} {}", binary.name, tests.len()))?;
     // One pipe for both, so that lines keep their order.
     let (reader, writer) = std::io::pipe()?;
     let mut child = Command::new(&binary.path)
-        .args(filters)
+        .arg("--exact")
+        .args(tests)
         .arg(format!(
             "--test-threads={}",
             std::thread::available_parallelism()?
@@ -126,14 +109,18 @@ fn directly(
 fn emulated(
     workspace: &Path,
     binaries: &[binaries::TestBinary],
-    filters: &[String],
-    report: &mut Report<impl std::io::Write>,
+    shares: &[Share],
+    report: &mut Report<Stdout>,
 ) -> Result<(), Failure> {
     // Made outside, where there is a network, and given to the tests inside.
     bulkhead_e2e::debian_archive(&[]);
     let directory = tempfile::Builder::new()
         .prefix("bulkhead-rig-payload-")
         .tempdir()?;
+    let (content, disk) = (
+        directory.path().join("content"),
+        directory.path().join("disk"),
+    );
     let (bulkhead, cache) = (bulkhead_e2e::binary(), bulkhead_e2e::cache_home());
     let ours = match std::env::var_os("BULKHEAD_RIG_KERNEL") {
         None => payload::newest_kernel(&cache.join("bulkhead/kernels")),
@@ -142,7 +129,7 @@ fn emulated(
     };
     let systems = [rig_system(workspace)?, PathBuf::from("/")];
     payload::make(
-        directory.path(),
+        &content,
         binaries,
         &payload::Sources {
             workspace,
@@ -152,25 +139,50 @@ fn emulated(
             systems: &systems,
         },
     )?;
-    let mut left = binaries;
-    let mut last = None;
-    for _ in 0..MACHINES {
-        payload::list(directory.path(), left)?;
-        let Some(Lost { file, how }) = machine(workspace, directory.path(), filters, report)?
-        else {
-            return Ok(());
-        };
-        if last.as_ref() == Some(&file) {
-            report.trouble(format!("two emulated machines ended in {file}"));
-            return Ok(());
-        }
-        println!("rig: the emulated machine {how} in {file}: once more from there in another one");
-        let done = left.iter().take_while(|b| b.name != file).count();
-        left = &left[done..];
-        last = Some(file);
+    let made = Command::new(workspace.join("tests/rig/disk.sh"))
+        .args([&content, &disk])
+        .status()?;
+    if !made.success() {
+        return Err("the payload's disk cannot be made".into());
     }
-    report.trouble(format!("{MACHINES} emulated machines were lost"));
+    let (one, two) = share::by_processors(shares.to_vec());
+    let disk = &disk;
+    let run = |processors: usize, share: Vec<Share>| {
+        move || {
+            let mut report = Report::new(std::io::stdout());
+            let plan = machine::Plan {
+                workspace,
+                disk,
+                processors,
+            };
+            machine::run(plan, &share, &mut report).map(|()| report)
+        }
+    };
+    let mut reports = std::thread::scope(|scope| {
+        let dealt = share::deal(&one, machines()).into_iter();
+        let running: Vec<_> = dealt.map(|share| scope.spawn(run(1, share))).collect();
+        let ended = running.into_iter().map(|machine| machine.join());
+        ended.collect::<Vec<_>>()
+    });
+    if !two.is_empty() {
+        reports.push(Ok(run(2, two)()));
+    }
+    for other in reports {
+        report.add(other.map_err(|_| "a machine's thread panicked")??);
+    }
     Ok(())
+}
+
+/// Emulated machines at a time.
+fn machines() -> usize {
+    let asked = std::env::var("BULKHEAD_RIG_MACHINES").ok();
+    asked
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let memory = hardware::free_memory_mib() / machine::MEMORY;
+            processors.min(usize::try_from(memory).unwrap_or(1)).max(1)
+        })
 }
 
 /// Below which directory the kernel of the emulated machine lies.
@@ -184,78 +196,4 @@ fn rig_system(workspace: &Path) -> Result<PathBuf, Failure> {
         .rsplit_once(' ')
         .ok_or("the rig has no kernel")?;
     Ok(system.into())
-}
-
-/// A machine that did not come to its end.
-struct Lost {
-    /// The file of tests that it was in.
-    file: String,
-    how: &'static str,
-}
-
-/// Runs one machine, to its end or until it is lost.
-fn machine(
-    workspace: &Path,
-    payload: &Path,
-    filters: &[String],
-    report: &mut Report<impl std::io::Write>,
-) -> Result<Option<Lost>, Failure> {
-    let setting = |name: &str, default: &str| {
-        format!(
-            "{name}={}",
-            std::env::var(name).unwrap_or_else(|_| default.to_owned())
-        )
-    };
-    let script = PathBuf::from(workspace).join("tests/rig/run.sh");
-    let mut child = Command::new(script)
-        .args([
-            "--timeout",
-            &std::env::var("BULKHEAD_RIG_LIMIT").unwrap_or_else(|_| LIMIT.into()),
-        ])
-        .args(["--memory", MEMORY, "--payload"])
-        .arg(payload)
-        .args(["--", "env"])
-        .arg(setting("BULKHEAD_E2E_SCALE", SCALE))
-        .arg(setting("BULKHEAD_E2E_PATIENCE", PATIENCE))
-        .arg(setting("BULKHEAD_E2E_ISOLATION", "kvm"))
-        .args(["sh", "/payload/suite.sh"])
-        .args(filters)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (sender, lines) = std::sync::mpsc::channel();
-    let output = child.stdout.take().ok_or("the machine has no output")?;
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    loop {
-        match lines.recv_timeout(SILENCE) {
-            Ok(line) => report.line(&String::from_utf8_lossy(&line))?,
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some(file) = report.forget_binary() {
-                    let script = i32::try_from(child.id())?;
-                    // SAFETY: kill(2) has no memory effects; the child is ours and not reaped yet.
-                    unsafe { libc::kill(script, libc::SIGTERM) };
-                    child.wait()?;
-                    let how = "stood still";
-                    return Ok(Some(Lost { file, how }));
-                }
-            }
-        }
-    }
-    let status = child.wait()?;
-    if status.code() == Some(DIED)
-        && let Some(file) = report.forget_binary()
-    {
-        return Ok(Some(Lost { file, how: "died" }));
-    }
-    if !status.success() {
-        report.trouble(format!("the emulated machine ended with {status}"));
-    }
-    Ok(None)
 }

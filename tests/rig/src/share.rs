@@ -1,0 +1,138 @@
+//! Which machine runs which tests.
+
+use std::io;
+use std::process::{Command, Stdio};
+
+use crate::binaries::TestBinary;
+
+/// Tests of one binary that one machine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The binary.
+    pub binary: TestBinary,
+    /// Names of tests in it; never empty.
+    pub tests: Vec<String>,
+}
+
+/// A binary does not tell its tests.
+#[derive(Debug, thiserror::Error)]
+#[error("list the tests of {binary}")]
+pub struct ListError {
+    binary: String,
+    #[source]
+    source: io::Error,
+}
+
+/// The tests of each binary whose names contain one of `filters`, or all where there is none. Binaries without such a
+/// test are left out.
+///
+/// # Errors
+/// [`ListError`] names the binary.
+pub fn all(binaries: &[TestBinary], filters: &[String]) -> Result<Vec<Share>, ListError> {
+    let mut shares = Vec::new();
+    for binary in binaries {
+        let failed = |source| ListError {
+            binary: binary.name.clone(),
+            source,
+        };
+        let out = Command::new(&binary.path)
+            .args(["--list", "--format", "terse"])
+            .args(filters)
+            .current_dir(&binary.directory)
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(failed)?;
+        if !out.status.success() {
+            return Err(failed(io::Error::other(out.status.to_string())));
+        }
+        let tests = tests_in(&String::from_utf8_lossy(&out.stdout));
+        if !tests.is_empty() {
+            shares.push(Share {
+                binary: binary.clone(),
+                tests,
+            });
+        }
+    }
+    Ok(shares)
+}
+
+fn tests_in(list: &str) -> Vec<String> {
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.map(str::to_owned).collect()
+}
+
+/// Files with tests of containers that have two CPUs, which a host with one refuses.
+const SEVERAL_PROCESSORS: [&str; 2] = ["kernels", "platform"];
+
+/// Tells the shares for machines with one processor from those for machines with two.
+pub fn by_processors(shares: Vec<Share>) -> (Vec<Share>, Vec<Share>) {
+    shares
+        .into_iter()
+        .partition(|share| !SEVERAL_PROCESSORS.contains(&share.binary.name.as_str()))
+}
+
+/// Deals the tests out to so many machines, one after the other as cards are: files take from a second to minutes, and
+/// so each machine gets a part of every one.
+pub fn deal(shares: &[Share], machines: usize) -> Vec<Vec<Share>> {
+    let machines = machines.max(1);
+    let mut dealt = vec![Vec::<Share>::new(); machines];
+    let mut next = (0..machines).cycle();
+    for Share { binary, tests } in shares {
+        for test in tests {
+            let Some(hand) = next.next().and_then(|machine| dealt.get_mut(machine)) else {
+                continue;
+            };
+            match hand.last_mut() {
+                Some(share) if share.binary == *binary => share.tests.push(test.clone()),
+                _ => hand.push(Share {
+                    binary: binary.clone(),
+                    tests: vec![test.clone()],
+                }),
+            }
+        }
+    }
+    dealt.retain(|hand| !hand.is_empty());
+    dealt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(name: &str, tests: &[&str]) -> Share {
+        Share {
+            binary: TestBinary {
+                name: name.into(),
+                path: "/t".into(),
+                directory: "/".into(),
+            },
+            tests: tests.iter().map(|&test| test.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn every_test_is_dealt_once_and_all_machines_get_alike() {
+        let whole = [
+            share("a", &["1", "2", "3"]),
+            share("b", &["4"]),
+            share("c", &["5", "6"]),
+        ];
+        let dealt = deal(&whole, 2);
+        assert_eq!(dealt[0], [share("a", &["1", "3"]), share("c", &["5"])]);
+        assert_eq!(
+            dealt[1],
+            [share("a", &["2"]), share("b", &["4"]), share("c", &["6"])]
+        );
+        assert_eq!(deal(&whole, 1), [whole.to_vec()]);
+        assert_eq!(deal(&whole, 40).len(), 6, "no machine without a test");
+        assert!(deal(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn only_tests_are_read_from_a_list() {
+        assert_eq!(
+            tests_in("a::b: test\nc: benchmark\nd: test\n"),
+            ["a::b", "d"]
+        );
+    }
+}
