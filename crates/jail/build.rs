@@ -27,14 +27,16 @@ fn main() -> Fallible<()> {
         rules.extend(self::rules(&sandbox, thread)?);
         emit(&mut source, thread, &sandbox, thread, &rules)?;
     }
-    // Stands alone: what a thread with an event loop needs is not what a vCPU needs.
-    emit(
-        &mut source,
-        "vcpu",
-        &sandbox,
-        "vcpu",
-        &rules(&sandbox, "vcpu")?,
-    )?;
+    // Stand alone: what a thread with an event loop needs is not what these need.
+    for thread in ["vcpu", "ahead"] {
+        emit(
+            &mut source,
+            thread,
+            &sandbox,
+            thread,
+            &rules(&sandbox, thread)?,
+        )?;
+    }
     emit_refusals(&mut source, "sandbox_refusals", &sandbox)?;
     emit(
         &mut source,

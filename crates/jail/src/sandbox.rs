@@ -41,6 +41,8 @@ pub struct SandboxJail {
     pub keep: Vec<RawFd>,
     /// A root to prepare for a user-mode kernel process.
     pub vm_root: Option<VmRootSpec>,
+    /// Open the list of the jailed process's own pages, which it cannot reach later: [`Enclosure::take_page_map`].
+    pub page_map: bool,
 }
 
 /// The jailed process, seen from its parent.
@@ -60,6 +62,7 @@ pub struct Jailed {
 pub struct Enclosure {
     report: JailReport,
     vm_root: Option<VmRoot>,
+    page_map: Option<fs::File>,
     lock: ThreadLock,
 }
 
@@ -175,6 +178,10 @@ impl SandboxJail {
         }
         let root = geteuid().is_root();
         let sources = self.vm_root.as_ref().map(Reopened::open);
+        // Whoever opens it with the host's CAP_SYS_ADMIN sees physical addresses in it, which nobody here may.
+        let page_map = (self.page_map && (!root || report.stands(Wall::UserNamespace)))
+            .then(|| fs::File::open("/proc/self/pagemap").ok())
+            .flatten();
         // When the host runs out of memory a compartment goes before the host's own services. Where it was to go
         // even earlier, that stays: lowering is refused.
         let _ = sys::write_file(c"/proc/self/oom_score_adj", b"300");
@@ -256,10 +263,12 @@ impl SandboxJail {
         keep.push(reports.as_raw_fd());
         keep.extend(vm_root.as_ref().and_then(VmRoot::lock));
         keep.extend(ruleset.as_ref().map(AsRawFd::as_raw_fd));
+        keep.extend(page_map.as_ref().map(AsRawFd::as_raw_fd));
         sys::close_all_but(&mut keep).map_err(JailError::step("close inherited descriptors"))?;
         Ok(Enclosure {
             report,
             vm_root,
+            page_map,
             lock: ThreadLock {
                 ruleset: ruleset.map(Arc::new),
             },
@@ -316,6 +325,12 @@ impl Enclosure {
     /// The kernel's root, if one was asked for; once.
     pub fn take_vm_root(&mut self) -> Option<VmRoot> {
         self.vm_root.take()
+    }
+
+    /// `/proc/self/pagemap` of this process, without physical addresses; once. `None` where it was not asked for, the
+    /// host does not have it, or would show such addresses in it.
+    pub fn take_page_map(&mut self) -> Option<fs::File> {
+        self.page_map.take()
     }
 
     /// What device and stream threads lock themselves with as their first act.

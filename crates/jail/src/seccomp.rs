@@ -21,6 +21,9 @@ pub enum Thread {
     /// One virtual CPU of a KVM machine: it runs guest code and answers its exits, from descriptors and memory
     /// that exist before it is locked. It cannot map memory, make sockets, start threads or change its machine.
     Vcpu,
+    /// Maps pages of the image into a KVM machine before its guest touches them. It sees which pages of this process
+    /// are mapped and has KVM map more of what the machine was shown; it reads, opens and changes nothing else.
+    Ahead,
     /// Moves bytes between a guest stream and a client or a log.
     Stream,
 }
@@ -31,6 +34,7 @@ pub(crate) fn install(thread: Thread) -> io::Result<()> {
         Thread::Control => &CONTROL,
         Thread::Device => &DEVICE,
         Thread::Vcpu => &VCPU,
+        Thread::Ahead => &AHEAD,
         Thread::Stream => &STREAM,
     };
     #[cfg(all(debug_assertions, not(feature = "trespass")))]
@@ -57,6 +61,7 @@ mod tests {
             CONTROL.as_slice(),
             &DEVICE,
             &VCPU,
+            &AHEAD,
             &STREAM,
             &KERNEL,
             &SANDBOX_REFUSALS,

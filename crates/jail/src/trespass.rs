@@ -1,5 +1,5 @@
-//! A sandbox built to be caught: a thread of the kind that `BULKHEAD_TRESPASS` names (`control`, `device`, `vcpu` or
-//! `stream`) makes a forbidden system call as soon as it is locked. Only in builds with the feature `trespass`, which
+//! A sandbox built to be caught: a thread of the kind that `BULKHEAD_TRESPASS` names (`control`, `device`, `vcpu`,
+//! `ahead` or `stream`) makes a forbidden system call as soon as it is locked. Only in builds with the feature `trespass`, which
 //! exist for the end-to-end test of the walls; their policy is the release's.
 
 use crate::seccomp::Thread;
@@ -10,6 +10,7 @@ pub(crate) fn attempt(thread: Thread) {
         Thread::Control => "control",
         Thread::Device => "device",
         Thread::Vcpu => "vcpu",
+        Thread::Ahead => "ahead",
         Thread::Stream => "stream",
     };
     if std::env::var_os("BULKHEAD_TRESPASS").is_some_and(|told| told == word) {

@@ -112,6 +112,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         devices,
         arguments: options.words,
         thread_lock: None,
+        page_map: File::open("/proc/self/pagemap").ok(),
     };
     let begun = Instant::now();
     let prepared = Kvm.prepare(config)?;

@@ -1,6 +1,7 @@
 //! The seam: what the sandbox knows of a virtual machine, whatever runs it.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -186,6 +187,9 @@ pub struct VmConfig {
     pub arguments: Vec<String>,
     /// What device threads lock themselves with; `None` outside a jail.
     pub thread_lock: Option<ThreadLock>,
+    /// `/proc/self/pagemap` of this process. On kvm it shows which pages of the image the guest used, so that what
+    /// follows can be mapped before it is touched; without it nothing is.
+    pub page_map: Option<File>,
 }
 
 /// A machine could not be started or steered.

@@ -196,6 +196,7 @@ fn config(rig: &Rig, boot: Boot, root: Option<VmRoot>, console: OwnedFd, word: &
         devices: Vec::new(),
         arguments: vec![format!("test={word}")],
         thread_lock: None,
+        page_map: None,
     }
 }
 
@@ -364,6 +365,7 @@ fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jai
         host_ids: Some(HostIds::stable(IdRange::default(), word)),
         keep,
         vm_root: boot.root(MEMORY),
+        page_map: false,
     };
     let jailed = jail
         .spawn(move |mut enclosure| {

@@ -94,6 +94,7 @@ impl MachineBoot {
             devices,
             arguments: Vec::new(),
             thread_lock: walls.thread_lock(),
+            page_map: walls.take_page_map(),
         };
         Ok(platform.start(config)?)
     }

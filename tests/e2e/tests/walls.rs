@@ -1,10 +1,11 @@
 //! Whoever gets code into a thread of a sandbox and makes a system call that its kind of thread has no use for, loses
 //! the sandbox, and nobody else loses anything. Shown with a sandbox built to do it (`scripts/build-trespass.sh`).
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead_e2e::{Bulkhead, Finished, Running, User, cannot_run};
+use bulkhead_e2e::{Bulkhead, Entry, Finished, Running, User, busybox_tar, cannot_run, layer};
 
 /// `$BULKHEAD_TRESPASS_BIN`, else where `scripts/build-trespass.sh` puts it.
 fn binary() -> PathBuf {
@@ -34,11 +35,36 @@ fn run(b: &Bulkhead, trespasser: Option<&str>) -> Finished {
     Running::start(&mut command, None).finish()
 }
 
+/// Busybox, and so much more that its pages are worth mapping ahead.
+fn large_image() -> Vec<u8> {
+    // Two empty blocks end an archive.
+    const END: usize = 1024;
+    let mut archive = busybox_tar();
+    archive.truncate(archive.len() - END);
+    let large = Entry::File(0o644, vec![7; 20 << 20]);
+    archive.extend(layer(&[("large", large)]));
+    archive
+}
+
+/// Whether KVM has KVM_CAP_PRE_FAULT_MEMORY (linux/kvm.h).
+fn maps_ahead() -> bool {
+    const CHECK_EXTENSION: libc::c_ulong = 0xAE03;
+    const PRE_FAULT_MEMORY: libc::c_ulong = 236;
+    std::fs::File::open("/dev/kvm").is_ok_and(|kvm| {
+        // SAFETY: a question with a number.
+        unsafe { libc::ioctl(kvm.as_raw_fd(), CHECK_EXTENSION, PRE_FAULT_MEMORY) > 0 }
+    })
+}
+
 #[test]
 fn a_forbidden_system_call_in_any_kind_of_thread_ends_the_sandbox() {
-    let Some(b) = Bulkhead::with_busybox(User::Root) else {
+    let Some(b) = Bulkhead::new(User::Root) else {
         return;
     };
+    b.command(&["import", "-c", "CMD [\"sh\"]", "-", "busybox:latest"])
+        .with_input(large_image())
+        .finish()
+        .ok();
     if !binary().is_file() {
         cannot_run!(
             "{} is not built; scripts/build-trespass.sh builds it",
@@ -64,7 +90,11 @@ fn a_forbidden_system_call_in_any_kind_of_thread_ends_the_sandbox() {
     let isolation = b.inspect("neighbour")["Bulkhead"]["Isolation"].clone();
     let mut kinds = vec!["control", "device", "stream"];
     match isolation.as_str() {
-        Some("kvm") => kinds.push("vcpu"),
+        Some("kvm") if maps_ahead() => kinds.extend(["vcpu", "ahead"]),
+        Some("kvm") => {
+            kinds.push("vcpu");
+            cannot_run!("this host's KVM cannot map pages ahead, so no thread does");
+        }
         _ => cannot_run!("on {isolation} there is no vCPU thread; the rig shows its end"),
     }
     for kind in kinds {

@@ -189,6 +189,7 @@ pub async fn boot(parts: &Parts, disks: &Disks) -> Guest {
             devices,
             arguments: Vec::new(),
             thread_lock: None,
+            page_map: None,
         })
         .unwrap();
     let console = keep(console);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a jailed process keeps no descriptor but those it was given",
         descriptors,
+    ),
+    (
+        "a jailed process can see which of its pages are mapped, and not where",
+        page_map,
     ),
     ("a jailed process runs under an unprivileged host uid", uid),
     (
@@ -120,6 +125,32 @@ fn no_network() {
     } else {
         println!("SKIPPED a network namespace: {report}");
     }
+}
+
+fn page_map() {
+    let jail = SandboxJail {
+        page_map: true,
+        ..plain()
+    };
+    let (_, code) = jailed(&jail, |mut enclosure| {
+        let Some(map) = enclosure.take_page_map() else {
+            return 1;
+        };
+        let page = [1_u8; 1];
+        let mut entry = [0; 8];
+        let at = page.as_ptr().addr() as u64 / 4096 * 8;
+        if map.read_exact_at(&mut entry, at).is_err() {
+            return 2;
+        }
+        // Present, and a number of a physical page that reads as zero (Documentation/admin-guide/mm/pagemap.rst).
+        let entry = u64::from_ne_bytes(entry);
+        i32::from(entry >> 63 != 1) | i32::from(entry << 9 != 0) << 1
+    });
+    assert_eq!(code, 0);
+    let (_, code) = jailed(&plain(), |mut enclosure| {
+        i32::from(enclosure.take_page_map().is_some())
+    });
+    assert_eq!(code, 0, "it was not asked for");
 }
 
 fn descriptors() {

@@ -24,6 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
         vcpu_thread,
     ),
     (
+        "a locked thread that maps ahead can do that and no more",
+        ahead_thread,
+    ),
+    (
         "a locked thread of each kind can use and give back its heap",
         heap_shrinks,
     ),
@@ -159,12 +163,50 @@ fn vcpu_thread() {
     }
 }
 
+/// `KVM_PRE_FAULT_MEMORY` of linux/kvm.h and `PAGEMAP_SCAN` of linux/fs.h.
+const KVM_PRE_FAULT_MEMORY: libc::c_ulong = 0xC040_AED5;
+const PAGEMAP_SCAN: libc::c_ulong = 0xC060_6610;
+
+fn ahead_thread() {
+    let work = || {
+        for request in [KVM_PRE_FAULT_MEMORY, PAGEMAP_SCAN] {
+            if ioctl(request) != -1 || nix::errno::Errno::last() != nix::errno::Errno::EBADF {
+                return 1;
+            }
+        }
+        // SAFETY: all-zero values are valid: no signal, and no time to wait for it.
+        let waited = unsafe {
+            let set: libc::sigset_t = std::mem::zeroed();
+            let none: libc::timespec = std::mem::zeroed();
+            libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const none)
+        };
+        i32::from(waited != -1 || nix::errno::Errno::last() != nix::errno::Errno::EAGAIN) * 2
+    };
+    assert_eq!(in_locked_thread(Thread::Ahead, work), 0);
+    for request in [KVM_RUN, KVM_SET_USER_MEMORY_REGION, libc::TIOCSTI] {
+        let code = in_locked_thread(Thread::Ahead, move || ioctl(request));
+        assert_eq!(code, SIGSYS, "{request:#x}");
+    }
+    for kind in [
+        Thread::Control,
+        Thread::Device,
+        Thread::Vcpu,
+        Thread::Stream,
+    ] {
+        for request in [KVM_PRE_FAULT_MEMORY, PAGEMAP_SCAN] {
+            let code = in_locked_thread(kind, move || ioctl(request));
+            assert_eq!(code, SIGSYS, "{kind:?}: {request:#x}");
+        }
+    }
+}
+
 /// glibc looks into /proc when the heap of a thread shrinks, unless all threads share one.
 fn heap_shrinks() {
     for kind in [
         Thread::Control,
         Thread::Device,
         Thread::Vcpu,
+        Thread::Ahead,
         Thread::Stream,
     ] {
         let work = || {
@@ -201,6 +243,7 @@ fn each_kind() {
         Thread::Control,
         Thread::Device,
         Thread::Vcpu,
+        Thread::Ahead,
         Thread::Stream,
     ];
     let nobody: [Attempt; 7] = [
@@ -223,7 +266,7 @@ fn each_kind() {
             assert_eq!(in_locked_thread(kind, attempt), SIGSYS, "{kind:?}: {what}");
         }
     }
-    let not_a_vcpu: [Attempt; 6] = [
+    let nor_these: [Attempt; 6] = [
         ("map memory", || map(libc::PROT_READ)),
         ("read", || {
             // SAFETY: reads nothing into a live buffer.
@@ -245,11 +288,18 @@ fn each_kind() {
             unsafe { libc::sigaction(libc::SIGUSR1, std::ptr::null(), std::ptr::null_mut()) }
         }),
     ];
-    for (what, attempt) in not_a_vcpu {
-        assert_eq!(in_locked_thread(Thread::Vcpu, attempt), SIGSYS, "{what}");
+    for (what, attempt) in nor_these {
+        for kind in [Thread::Vcpu, Thread::Ahead] {
+            assert_eq!(in_locked_thread(kind, attempt), SIGSYS, "{kind:?}: {what}");
+        }
     }
     let run = || ioctl(KVM_RUN);
-    for kind in [Thread::Control, Thread::Device, Thread::Stream] {
+    for kind in [
+        Thread::Control,
+        Thread::Device,
+        Thread::Ahead,
+        Thread::Stream,
+    ] {
         assert_eq!(in_locked_thread(kind, run), SIGSYS, "{kind:?} is no vCPU");
     }
     let discard = || {

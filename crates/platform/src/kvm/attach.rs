@@ -24,8 +24,8 @@ pub(super) struct Attached {
     pub(super) windows: Vec<Registers>,
     /// Their threads.
     pub(super) running: Vec<DeviceThread>,
-    /// What they show the guest; to be kept as long as the machine runs.
-    pub(super) shown: Vec<SharedMemory>,
+    /// What they show the guest, and where it sees it; to be kept as long as the machine runs.
+    pub(super) shown: Vec<(u64, SharedMemory)>,
 }
 
 /// Attaches `devices`. Slots of memory from `slot` on are free.
@@ -76,7 +76,7 @@ fn show(
     memory: &Memory,
     mut slot: u32,
     devices: &mut [VmDevice],
-    shown: &mut Vec<SharedMemory>,
+    shown: &mut Vec<(u64, SharedMemory)>,
 ) -> Result<GuestMemory, KvmError> {
     let mut seen = memory.guest.clone();
     let mut address = memory.end();
@@ -99,9 +99,10 @@ fn show(
         seen = part
             .join(&seen, address)
             .map_err(|error| KvmError::Layout(error.to_string()))?;
-        address = address.saturating_add(part.bytes());
+        let end = address.saturating_add(part.bytes());
         slot += 1;
-        shown.push(part);
+        shown.push((address, part));
+        address = end;
     }
     Ok(seen)
 }

@@ -2,7 +2,8 @@
 //!
 //! A signal ends KVM_RUN. One that arrives just before it would be lost: the handler therefore also sets
 //! `immediate_exit` in the CPU's own `kvm_run`, with which KVM_RUN returns at once (Documentation/virt/kvm/api.rst, 5).
-//! It is set by the thread that has the CPU, in its handler, so nobody else needs to know where it lies.
+//! A thread that waits for work instead of running a CPU holds the signal and waits for it.
+//! The byte is set by the thread that has the CPU, in its handler, so nobody else needs to know where it lies.
 
 use std::cell::Cell;
 use std::io;
@@ -34,16 +35,57 @@ pub(super) fn prepare() -> io::Result<()> {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as extern "C" fn(libc::c_int) as usize;
         // Without SA_RESTART: it is there to interrupt.
-        libc::sigaction(libc::SIGRTMIN(), &action, ptr::null_mut())
+        libc::sigaction(signal(), &action, ptr::null_mut())
     };
     Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// The signal.
+pub(super) fn signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+fn set() -> libc::sigset_t {
+    // SAFETY: an all-zero set is valid, and is emptied and filled by calls that cannot fail for this signal.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal());
+        set
+    }
+}
+
+fn mask(how: libc::c_int) -> io::Result<()> {
+    let set = set();
+    // SAFETY: the set is live; only the calling thread is affected.
+    match unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// From here on the signal does not interrupt the calling thread; it stays until [`wait`] finds it.
+pub(super) fn hold() -> io::Result<()> {
+    mask(libc::SIG_BLOCK)
+}
+
+/// Undoes [`hold`].
+pub(super) fn release() -> io::Result<()> {
+    mask(libc::SIG_UNBLOCK)
+}
+
+/// Waits for the signal, which is held. May return earlier.
+pub(super) fn wait() {
+    let set = set();
+    // SAFETY: the set is live, and nothing else is asked for.
+    unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), ptr::null()) };
 }
 
 /// Sends the signal to the thread `thread` of this process. A thread that has ended does not get it; one that has
 /// got its number meanwhile takes no notice.
 pub(super) fn kick(process: i32, thread: i32) {
     // SAFETY: plain numbers.
-    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGRTMIN()) };
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal()) };
 }
 
 /// The calling thread's CPU, which [`kick`] takes out of KVM_RUN as long as this lives.

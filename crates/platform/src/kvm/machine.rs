@@ -9,6 +9,7 @@ use bulkhead_jail::{JailReport, ThreadLock};
 use kvm_ioctls::{VcpuFd, VmFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::ahead::{self, Ahead};
 use super::attach::Attached;
 use super::bus::Bus;
 use super::error::KvmError;
@@ -28,6 +29,7 @@ pub struct Prepared {
     pub(super) vcpus: Vec<VcpuFd>,
     pub(super) memory: Memory,
     pub(super) attached: Attached,
+    pub(super) ahead: Option<Ahead>,
     pub(super) serial: super::console::Serial,
     pub(super) state: Arc<State>,
     pub(super) lock: Option<ThreadLock>,
@@ -44,6 +46,7 @@ impl Prepared {
             vcpus,
             memory,
             attached,
+            ahead,
             serial,
             state,
             lock,
@@ -78,6 +81,15 @@ impl Prepared {
                 }
             }
         }
+        // Last, so that the CPUs need not wait for it. Without it everything works too.
+        if let Some(ahead) = ahead {
+            let state = Arc::clone(&machine.state);
+            let thread = std::thread::Builder::new()
+                .name("ahead".to_owned())
+                .stack_size(ahead::STACK_BYTES)
+                .spawn(move || ahead.run(&state, lock));
+            machine.threads.extend(thread);
+        }
         Ok(Box::new(machine))
     }
 }
@@ -91,7 +103,7 @@ struct Running {
     exit: Option<MachineExit>,
     /// Gone once nobody uses it any more.
     memory: Option<Memory>,
-    _shown: Vec<SharedMemory>,
+    _shown: Vec<(u64, SharedMemory)>,
     _vm: VmFd,
 }
 

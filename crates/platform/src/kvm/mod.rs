@@ -9,10 +9,12 @@
 //!             └─▶ thread: kernel, initramfs ──────────────────────┘
 //!
 //!   vCPU thread: KVM_RUN ──exit──▶ bus ─▶ serial line, power and panic registers, virtio registers
+//!   ahead: looks what the guest uses of its image, and maps what follows
 //!   host kernel: queue kick ─▶ ioeventfd ─▶ device's thread ─▶ irqfd ─▶ guest's interrupt
 //! ```
 
 mod acpi;
+mod ahead;
 mod attach;
 mod boot_params;
 mod bus;
@@ -37,6 +39,7 @@ use kvm_ioctls::{Cap, VmFd};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::machine::{Machine, Platform, PlatformError, VmConfig, check_host_memory};
+use ahead::Ahead;
 use console::{Console, Line, Serial};
 use cpuid::Answers;
 use error::{request, write};
@@ -128,6 +131,8 @@ impl Kvm {
                 Ok(vcpu)
             })
             .collect::<Result<Vec<_>, KvmError>>()?;
+        let shown = &attached.shown;
+        let ahead = Ahead::prepare(&vm, vcpus, &mut answers, shown, config.page_map);
         let (kernel, initramfs) = loading.finish()?;
         boot_params::write_all(&memory, &kernel, initramfs, &command_line)?;
         if let Some(first) = cpus.first() {
@@ -140,6 +145,7 @@ impl Kvm {
             vcpus: cpus,
             memory,
             attached,
+            ahead,
             serial: Serial::new(line, console),
             state: Arc::new(state),
             lock,

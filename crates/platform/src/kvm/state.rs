@@ -45,6 +45,8 @@ pub(super) struct State {
     process: i32,
     /// The CPUs' threads; zero where none has begun or it has ended.
     threads: Vec<AtomicI32>,
+    /// A thread that works for the machine without running a CPU; zero where there is none.
+    helper: AtomicI32,
 }
 
 impl State {
@@ -62,6 +64,7 @@ impl State {
             // The number in the innermost process namespace, by which it can be signalled from within.
             process: nix::unistd::getpid().as_raw(),
             threads: (0..vcpus).map(|_| AtomicI32::new(0)).collect(),
+            helper: AtomicI32::new(0),
         })
     }
 
@@ -127,7 +130,7 @@ impl State {
     }
 
     fn kick(&self) {
-        for thread in &self.threads {
+        for thread in self.threads.iter().chain([&self.helper]) {
             match thread.load(Ordering::SeqCst) {
                 0 => {}
                 thread => kick::kick(self.process, thread),
@@ -152,12 +155,37 @@ impl State {
         self.wanted.load(Ordering::SeqCst) == RUN
     }
 
+    /// Whether the machine is to end.
+    pub(super) fn stopped(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) == STOP
+    }
+
+    /// The calling thread, which holds the signal of [`kick`], gets it when the machine is to end, as long as the result
+    /// lives. It has to look by itself whether that is so already.
+    pub(super) fn enter_helper(&self) -> Helper<'_> {
+        let thread = nix::unistd::gettid().as_raw();
+        self.helper.store(thread, Ordering::SeqCst);
+        Helper { state: self }
+    }
+
     /// The calling thread has the CPU with this index, as long as the result lives.
     pub(super) fn enter(&self, index: usize) -> Present<'_> {
         if let Some(thread) = self.threads.get(index) {
             thread.store(nix::unistd::gettid().as_raw(), Ordering::SeqCst);
         }
         Present { state: self, index }
+    }
+}
+
+/// A helper's thread lives.
+#[derive(Debug)]
+pub(super) struct Helper<'a> {
+    state: &'a State,
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        self.state.helper.store(0, Ordering::SeqCst);
     }
 }
 

@@ -61,6 +61,18 @@ impl Code {
             .add(&[0x8a, 0x03, 0x66, 0xba, 0xf8, 0x03, 0xee])
     }
 
+    /// Reads a byte of each of so many pages.
+    pub fn touch(self, address: u64, pages: u32) -> Self {
+        // mov rbx, address; mov ecx, pages; again: mov al, [rbx]; add rbx, 4096; dec ecx; jnz again
+        self.add(&[0x48, 0xbb])
+            .add(&address.to_le_bytes())
+            .add(&[0xb9])
+            .add(&pages.to_le_bytes())
+            .add(&[
+                0x8a, 0x03, 0x48, 0x81, 0xc3, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf3,
+            ])
+    }
+
     /// Says the low byte of EBX that `cpuid` answers.
     pub fn say_cpuid(self, leaf: u32, index: u32) -> Self {
         // mov eax, leaf; mov ecx, index; cpuid; mov al, bl; mov dx, 0x3f8; out dx, al

@@ -113,6 +113,7 @@ impl Plan {
             devices: self.devices,
             arguments: self.words,
             thread_lock: None,
+            page_map: File::open("/proc/self/pagemap").ok(),
         })?;
         Ok(Started {
             machine,

@@ -1,6 +1,8 @@
 //! When the walls close: stream threads lock themselves as they start, the control thread after the
 //! kernel was started, before the first byte from the guest is read.
 
+use std::fs::File;
+
 use bulkhead_jail::{Enclosure, JailError, Thread, ThreadLock, VmRoot};
 
 /// The locks of one sandbox process.
@@ -22,6 +24,11 @@ impl Walls {
     /// The kernel's root, once.
     pub fn take_vm_root(&mut self) -> Option<VmRoot> {
         self.enclosure.as_mut().and_then(Enclosure::take_vm_root)
+    }
+
+    /// The list of this process's pages, once.
+    pub fn take_page_map(&mut self) -> Option<File> {
+        self.enclosure.as_mut().and_then(Enclosure::take_page_map)
     }
 
     /// What threads lock themselves with; `None` when they are not locked.

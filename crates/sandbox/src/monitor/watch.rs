@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail};
+use bulkhead_types::Isolation;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -107,6 +108,7 @@ fn spawn(
         host_ids: Some(host_ids),
         keep,
         vm_root: opened.boot.root(spec.memory.0),
+        page_map: spec.isolation == Isolation::Kvm,
     };
     let jailed = jail
         .spawn(move |enclosure| {
