@@ -61,14 +61,24 @@ fn tests_in(list: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Files with tests of containers that have two CPUs, which a host with one refuses.
-const SEVERAL_PROCESSORS: [&str; 2] = ["kernels", "platform"];
+/// What tests of containers with two CPUs have in their names. A host with one processor refuses such a container.
+const SEVERAL: &str = "processors";
 
-/// Tells the shares for machines with one processor from those for machines with two.
-pub fn by_processors(shares: Vec<Share>) -> (Vec<Share>, Vec<Share>) {
-    shares
-        .into_iter()
-        .partition(|share| !SEVERAL_PROCESSORS.contains(&share.binary.name.as_str()))
+/// The tests for machines with one processor, and those for machines with two.
+pub fn by_processors(shares: &[Share]) -> (Vec<Share>, Vec<Share>) {
+    let those = |several: bool| {
+        let part = shares.iter().map(|share| Share {
+            binary: share.binary.clone(),
+            tests: share
+                .tests
+                .iter()
+                .filter(|test| test.contains(SEVERAL) == several)
+                .cloned()
+                .collect(),
+        });
+        part.filter(|share| !share.tests.is_empty()).collect()
+    };
+    (those(false), those(true))
 }
 
 /// Deals the tests out to so many machines, one after the other as cards are: files take from a second to minutes, and
@@ -126,6 +136,23 @@ mod tests {
         assert_eq!(deal(&whole, 1), [whole.to_vec()]);
         assert_eq!(deal(&whole, 40).len(), 6, "no machine without a test");
         assert!(deal(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn tests_of_several_processors_are_told_from_the_others() {
+        let whole = [
+            share("a", &["one", "two_processors"]),
+            share("b", &["processors::as_root"]),
+        ];
+        let (one, two) = by_processors(&whole);
+        assert_eq!(one, [share("a", &["one"])]);
+        assert_eq!(
+            two,
+            [
+                share("a", &["two_processors"]),
+                share("b", &["processors::as_root"])
+            ]
+        );
     }
 
     #[test]

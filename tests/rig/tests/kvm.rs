@@ -145,7 +145,7 @@ fn emulated(
     if !made.success() {
         return Err("the payload's disk cannot be made".into());
     }
-    let (one, two) = share::by_processors(shares.to_vec());
+    let (one, two) = share::by_processors(shares);
     let disk = &disk;
     let run = |processors: usize, share: Vec<Share>| {
         move || {
