@@ -16,7 +16,6 @@ in it with the output shown live, powers the machine off and exits with COMMAND'
   --with PACKAGE    one more Debian package in the root file system; may be given several times
   --memory MIB      memory of the machine (default 4096)
   --cpus N          processors of the machine (default 2)
-  --in-turn         the processors take turns in one thread: sound, and slow where there are several
   --timeout SECONDS end the machine after so long (default 1800); the exit code is then 124
   --console FILE    keep the machine's kernel log there
   --monitor SOCKET  QEMU's monitor listens there, to look into a machine that hangs
@@ -26,7 +25,7 @@ log is shown).
 TEXT
 }
 
-payload='' at='' bare=no threads=multi memory=4096 cpus=2 limit=1800 console='' packages=() monitor=()
+payload='' at='' bare=no memory=4096 cpus=2 limit=1800 console='' packages=() monitor=()
 while [ $# -gt 0 ]; do
     case $1 in
     --payload) payload=$2; shift ;;
@@ -35,7 +34,6 @@ while [ $# -gt 0 ]; do
     --with) packages+=("$2"); shift ;;
     --memory) memory=$2; shift ;;
     --cpus) cpus=$2; shift ;;
-    --in-turn) threads=single ;;
     --timeout) limit=$2; shift ;;
     --console) console=$2; shift ;;
     --monitor) monitor=(-monitor "unix:$2,server,nowait"); shift ;;
@@ -100,7 +98,7 @@ processor=max,-erms,-fsrm,-la57
 code=0
 # no_timer_check: an emulator that a busy host starves fails the test of the timer, and the kernel panics.
 timeout --foreground "$limit" "$emulator" \
-    -M q35,graphics=off -accel tcg,thread=$threads,tb-size=1024 -cpu "$processor" -smp "$cpus" -m "$memory" \
+    -M q35,graphics=off -accel tcg,thread=multi,tb-size=1024 -cpu "$processor" -smp "$cpus" -m "$memory" \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel" -initrd "$work/initramfs" \
     -append "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable nokaslr no_timer_check" \

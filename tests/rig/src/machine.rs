@@ -35,7 +35,7 @@ pub struct Plan<'a> {
     /// The payload's image.
     pub disk: &'a Path,
     /// Processors of the machine. QEMU's emulation of several at once is not sound with machines inside
-    /// (docs/decisions/0011), so they take turns, and there should be one wherever the tests do with it.
+    /// (docs/decisions/0011), so there should be one wherever the tests do with it.
     pub processors: usize,
 }
 
@@ -84,7 +84,7 @@ fn once<W: Write>(
     command
         .args(["--timeout", &value("BULKHEAD_RIG_LIMIT", LIMIT)])
         .args(["--memory", &MEMORY.to_string()])
-        .args(["--in-turn", "--cpus", &plan.processors.to_string()]);
+        .args(["--cpus", &plan.processors.to_string()]);
     if let Ok(socket) = std::env::var("BULKHEAD_RIG_MONITOR") {
         command.args(["--monitor", &socket]);
     }

@@ -135,7 +135,7 @@ impl<W: Write> Report<W> {
             return Ok(());
         };
         binary.told.insert(test.to_owned());
-        let name = format!("kvm::{}::{test}", binary.name);
+        let name = name(&binary.name, test);
         if result == "FAILED" {
             writeln!(self.out, "test {name} ... FAILED")?;
             binary.failed.push(name);
@@ -205,6 +205,11 @@ impl<W: Write> Report<W> {
         writeln!(self.out, "rig: {what}")
     }
 
+    /// The names of the tests that failed, which do not count then: they will be run again.
+    pub fn forget_failures(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.failed)
+    }
+
     /// Adds what another machine has told.
     pub fn add(&mut self, mut other: Self) {
         other.abandon_binary();
@@ -250,6 +255,11 @@ impl<W: Write> Report<W> {
         )?;
         Ok(well)
     }
+}
+
+/// What a test of a binary is called here.
+pub fn name(binary: &str, test: &str) -> String {
+    format!("kvm::{binary}::{test}")
 }
 
 /// `test NAME ... REST`; a test that should panic says so after its name.
@@ -382,6 +392,22 @@ mod tests {
             "{:?}",
             whole.troubles
         );
+    }
+
+    #[test]
+    fn a_second_try_counts_instead_of_the_first() {
+        let mut first = Report::new(Vec::new());
+        "@@ begin kernels 2\ntest a ... FAILED\ntest b ... ok\n@@ end kernels 101"
+            .lines()
+            .for_each(|line| first.line(line).unwrap());
+        assert_eq!(first.forget_failures(), ["kvm::kernels::a"]);
+        let mut second = Report::new(Vec::new());
+        "@@ begin kernels 1\ntest a ... FAILED\n@@ end kernels 101"
+            .lines()
+            .for_each(|line| second.line(line).unwrap());
+        first.add(second);
+        assert_eq!((first.passed, first.failed.len()), (1, 1));
+        assert!(!first.finish(0.0).unwrap());
     }
 
     #[test]

@@ -81,6 +81,20 @@ pub fn by_processors(shares: &[Share]) -> (Vec<Share>, Vec<Share>) {
     (those(false), those(true))
 }
 
+/// Those tests of `shares` that a report names as `kvm::FILE::TEST`.
+pub fn named(shares: &[Share], names: &[String]) -> Vec<Share> {
+    let named = shares.iter().map(|share| Share {
+        binary: share.binary.clone(),
+        tests: share
+            .tests
+            .iter()
+            .filter(|test| names.contains(&crate::report::name(&share.binary.name, test)))
+            .cloned()
+            .collect(),
+    });
+    named.filter(|share| !share.tests.is_empty()).collect()
+}
+
 /// Deals the tests out to so many machines, one after the other as cards are: files take from a second to minutes, and
 /// so each machine gets a part of every one.
 pub fn deal(shares: &[Share], machines: usize) -> Vec<Vec<Share>> {
@@ -144,6 +158,11 @@ mod tests {
             share("a", &["one", "two_processors"]),
             share("b", &["processors::as_root"]),
         ];
+        let again = named(
+            &whole,
+            &["kvm::b::processors::as_root".into(), "kvm::b::one".into()],
+        );
+        assert_eq!(again, [share("b", &["processors::as_root"])]);
         let (one, two) = by_processors(&whole);
         assert_eq!(one, [share("a", &["one"])]);
         assert_eq!(
