@@ -9,10 +9,20 @@ suite=${3:-}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# shellcheck disable=SC2016 # apt's own variables
-apt-get indextargets --format '$(ORIGIN) $(COMPONENT) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' |
-    sed -n 's/^Debian main //p' | sort -u >"$work/sources"
-[ -s "$work/sources" ] || { echo "rig: this machine has no lists of Debian's packages ('apt-get update' fetches them)" >&2; exit 1; }
+mkdir -p "$work"/{lists,archives}/partial "$into"
+sources() { # options of apt-get
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get "$@" indextargets --format '$(ORIGIN) $(COMPONENT) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' |
+        sed -n 's/^Debian main //p' | sort -u >"$work/sources"
+}
+sources
+if [ ! -s "$work/sources" ]; then
+    # Whose mirrors have Debian only their lists tell, which this machine has not fetched or not kept.
+    lists=(-o Dir::State::Lists="$work/lists" -o Debug::NoLocking=1 -o APT::Sandbox::User=)
+    apt-get -q "${lists[@]}" update >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
+    sources "${lists[@]}"
+fi
+[ -s "$work/sources" ] || { echo "rig: none of this machine's package sources is Debian's" >&2; exit 1; }
 options=()
 if [ -n "$suite" ]; then
     # On the mirror of the release that it belongs to.
@@ -20,7 +30,6 @@ if [ -n "$suite" ]; then
     cat "$work/more" >>"$work/sources"
     options=(-t "$suite")
 fi
-mkdir -p "$work"/{lists,archives}/partial "$into"
 apt() {
     apt-get -q -y -o Dir::Etc::SourceList="$work/sources" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work" -o Debug::NoLocking=1 -o APT::Sandbox::User= "$@"
