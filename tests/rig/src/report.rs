@@ -23,11 +23,27 @@ struct Binary {
     /// The test whose result follows what it wrote itself.
     open: Option<String>,
     cannot: BTreeMap<String, String>,
+    counts: Counts,
+    part: Part,
+}
+
+/// Results, by kind.
+#[derive(Debug, Default)]
+struct Counts {
     passed: usize,
+    /// Their names.
     failed: Vec<String>,
     cannot_run: usize,
     ignored: usize,
-    part: Part,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.cannot_run += other.cannot_run;
+        self.ignored += other.ignored;
+    }
 }
 
 /// Where in a binary's output the reader is.
@@ -47,10 +63,7 @@ enum Part {
 pub struct Report<W: Write> {
     out: W,
     current: Option<Binary>,
-    passed: usize,
-    failed: Vec<String>,
-    cannot_run: usize,
-    ignored: usize,
+    counts: Counts,
     troubles: Vec<String>,
 }
 
@@ -60,10 +73,7 @@ impl<W: Write> Report<W> {
         Self {
             out,
             current: None,
-            passed: 0,
-            failed: Vec::new(),
-            cannot_run: 0,
-            ignored: 0,
+            counts: Counts::default(),
             troubles: Vec::new(),
         }
     }
@@ -138,15 +148,15 @@ impl<W: Write> Report<W> {
         let name = name(&binary.name, test);
         if result == "FAILED" {
             writeln!(self.out, "test {name} ... FAILED")?;
-            binary.failed.push(name);
+            binary.counts.failed.push(name);
         } else if let Some(reason) = result.strip_prefix("ignored") {
-            binary.ignored += 1;
+            binary.counts.ignored += 1;
             writeln!(self.out, "test {name} ... ignored{reason}")?;
         } else if let Some(reason) = binary.cannot.get(test) {
-            binary.cannot_run += 1;
+            binary.counts.cannot_run += 1;
             writeln!(self.out, "test {name} ... CANNOT RUN: {reason}")?;
         } else {
-            binary.passed += 1;
+            binary.counts.passed += 1;
             writeln!(self.out, "test {name} ... ok")?;
         }
         self.out.flush()
@@ -159,7 +169,7 @@ impl<W: Write> Report<W> {
         let name = &binary.name;
         match code {
             Some(0) => {}
-            Some(101) if !binary.failed.is_empty() => {}
+            Some(101) if !binary.counts.failed.is_empty() => {}
             Some(code) => self.troubles.push(format!("{name} ended with code {code}")),
             None => self.troubles.push(format!("{name} ended without a code")),
         }
@@ -170,14 +180,7 @@ impl<W: Write> Report<W> {
                 binary.expected
             ));
         }
-        self.count(binary);
-    }
-
-    fn count(&mut self, binary: Binary) {
-        self.passed += binary.passed;
-        self.cannot_run += binary.cannot_run;
-        self.ignored += binary.ignored;
-        self.failed.extend(binary.failed);
+        self.counts.add(binary.counts);
     }
 
     /// The name of the binary that is being read, of which nothing counts then: it will be run again.
@@ -193,7 +196,7 @@ impl<W: Write> Report<W> {
                 binary.told.len(),
                 binary.expected
             ));
-            self.count(binary);
+            self.counts.add(binary.counts);
         }
     }
 
@@ -207,16 +210,13 @@ impl<W: Write> Report<W> {
 
     /// The names of the tests that failed, which do not count then: they will be run again.
     pub fn forget_failures(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.failed)
+        std::mem::take(&mut self.counts.failed)
     }
 
     /// Adds what another machine has told.
     pub fn add(&mut self, mut other: Self) {
         other.abandon_binary();
-        self.passed += other.passed;
-        self.failed.append(&mut other.failed);
-        self.cannot_run += other.cannot_run;
-        self.ignored += other.ignored;
+        self.counts.add(other.counts);
         self.troubles.append(&mut other.troubles);
     }
 
@@ -231,27 +231,27 @@ impl<W: Write> Report<W> {
     /// The place cannot be written to.
     pub fn finish(mut self, seconds: f64) -> io::Result<bool> {
         self.abandon_binary();
-        if self.passed + self.failed.len() + self.cannot_run == 0 {
+        if self.counts.passed + self.counts.failed.len() + self.counts.cannot_run == 0 {
             self.trouble("not one test ran");
         }
-        if !self.failed.is_empty() {
+        if !self.counts.failed.is_empty() {
             writeln!(self.out, "\nfailures:")?;
-            for name in &self.failed {
+            for name in &self.counts.failed {
                 writeln!(self.out, "    {name}")?;
             }
         }
         for trouble in &self.troubles {
             writeln!(self.out, "rig: {trouble}")?;
         }
-        let well = self.failed.is_empty() && self.troubles.is_empty();
+        let well = self.counts.failed.is_empty() && self.troubles.is_empty();
         writeln!(
             self.out,
             "\ntest result: {}. {} passed; {} failed; {} cannot run; {} ignored; finished in {seconds:.0}s\n",
             if well { "ok" } else { "FAILED" },
-            self.passed,
-            self.failed.len(),
-            self.cannot_run,
-            self.ignored,
+            self.counts.passed,
+            self.counts.failed.len(),
+            self.counts.cannot_run,
+            self.counts.ignored,
         )?;
         Ok(well)
     }
@@ -385,8 +385,8 @@ mod tests {
             lines.lines().for_each(|line| part.line(line).unwrap());
             whole.add(part);
         }
-        assert_eq!((whole.passed, whole.cannot_run), (1, 1));
-        assert_eq!(whole.failed, ["kvm::faults::a"]);
+        assert_eq!((whole.counts.passed, whole.counts.cannot_run), (1, 1));
+        assert_eq!(whole.counts.failed, ["kvm::faults::a"]);
         assert!(
             whole.troubles[0].contains("1 results of 2"),
             "{:?}",
@@ -406,7 +406,7 @@ mod tests {
             .lines()
             .for_each(|line| second.line(line).unwrap());
         first.add(second);
-        assert_eq!((first.passed, first.failed.len()), (1, 1));
+        assert_eq!((first.counts.passed, first.counts.failed.len()), (1, 1));
         assert!(!first.finish(0.0).unwrap());
     }
 

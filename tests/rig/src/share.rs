@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use crate::binaries::TestBinary;
+use crate::report;
 
 /// Tests of one binary that one machine runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,33 +67,25 @@ const SEVERAL: &str = "processors";
 
 /// The tests for machines with one processor, and those for machines with two.
 pub fn by_processors(shares: &[Share]) -> (Vec<Share>, Vec<Share>) {
-    let those = |several: bool| {
-        let part = shares.iter().map(|share| Share {
-            binary: share.binary.clone(),
-            tests: share
-                .tests
-                .iter()
-                .filter(|test| test.contains(SEVERAL) == several)
-                .cloned()
-                .collect(),
-        });
-        part.filter(|share| !share.tests.is_empty()).collect()
-    };
+    let those = |several| only(shares, |_, test| test.contains(SEVERAL) == several);
     (those(false), those(true))
 }
 
 /// Those tests of `shares` that a report names as `kvm::FILE::TEST`.
 pub fn named(shares: &[Share], names: &[String]) -> Vec<Share> {
-    let named = shares.iter().map(|share| Share {
-        binary: share.binary.clone(),
-        tests: share
-            .tests
-            .iter()
-            .filter(|test| names.contains(&crate::report::name(&share.binary.name, test)))
-            .cloned()
-            .collect(),
-    });
-    named.filter(|share| !share.tests.is_empty()).collect()
+    only(shares, |binary, test| {
+        names.contains(&report::name(binary, test))
+    })
+}
+
+/// The tests that `wanted` picks by their binary's name and their own.
+fn only(shares: &[Share], wanted: impl Fn(&str, &str) -> bool) -> Vec<Share> {
+    let mut picked = shares.to_vec();
+    for Share { binary, tests } in &mut picked {
+        tests.retain(|test| wanted(&binary.name, test));
+    }
+    picked.retain(|share| !share.tests.is_empty());
+    picked
 }
 
 /// Deals the tests out to so many machines, one after the other as cards are: files take from a second to minutes, and
