@@ -10,6 +10,18 @@ use bulkhead_jail::Thread;
 use crate::Test;
 use crate::sandbox_walls::{SIGSYS, jailed, plain};
 
+const KINDS: [Thread; 5] = [
+    Thread::Control,
+    Thread::Device,
+    Thread::Vcpu,
+    Thread::Ahead,
+    Thread::Stream,
+];
+
+fn all_but(one: Thread) -> impl Iterator<Item = Thread> {
+    KINDS.into_iter().filter(move |kind| *kind != one)
+}
+
 pub(crate) const TESTS: &[Test] = &[
     (
         "a locked control thread can run an async runtime and its threads",
@@ -187,12 +199,7 @@ fn ahead_thread() {
         let code = in_locked_thread(Thread::Ahead, move || ioctl(request));
         assert_eq!(code, SIGSYS, "{request:#x}");
     }
-    for kind in [
-        Thread::Control,
-        Thread::Device,
-        Thread::Vcpu,
-        Thread::Stream,
-    ] {
+    for kind in all_but(Thread::Ahead) {
         for request in [KVM_PRE_FAULT_MEMORY, PAGEMAP_SCAN] {
             let code = in_locked_thread(kind, move || ioctl(request));
             assert_eq!(code, SIGSYS, "{kind:?}: {request:#x}");
@@ -202,13 +209,7 @@ fn ahead_thread() {
 
 /// glibc looks into /proc when the heap of a thread shrinks, unless all threads share one.
 fn heap_shrinks() {
-    for kind in [
-        Thread::Control,
-        Thread::Device,
-        Thread::Vcpu,
-        Thread::Ahead,
-        Thread::Stream,
-    ] {
+    for kind in KINDS {
         let work = || {
             for _ in 0..3 {
                 let blocks: Vec<_> = (0..40_u8).map(|n| vec![n; 64 << 10]).collect();
@@ -239,13 +240,6 @@ fn each_kind() {
         // SAFETY: makes a descriptor or fails.
         i32::from(unsafe { libc::socket(domain, libc::SOCK_STREAM, 0) } < 0)
     }
-    let all = [
-        Thread::Control,
-        Thread::Device,
-        Thread::Vcpu,
-        Thread::Ahead,
-        Thread::Stream,
-    ];
     let nobody: [Attempt; 7] = [
         ("open a file", || i32::from(File::open("/").is_err())),
         ("make a network socket", || socket(libc::AF_INET)),
@@ -262,7 +256,7 @@ fn each_kind() {
         }),
     ];
     for (what, attempt) in nobody {
-        for kind in all {
+        for kind in KINDS {
             assert_eq!(in_locked_thread(kind, attempt), SIGSYS, "{kind:?}: {what}");
         }
     }
@@ -294,12 +288,7 @@ fn each_kind() {
         }
     }
     let run = || ioctl(KVM_RUN);
-    for kind in [
-        Thread::Control,
-        Thread::Device,
-        Thread::Ahead,
-        Thread::Stream,
-    ] {
+    for kind in all_but(Thread::Vcpu) {
         assert_eq!(in_locked_thread(kind, run), SIGSYS, "{kind:?} is no vCPU");
     }
     let discard = || {
