@@ -76,20 +76,16 @@ impl Cgroup {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = open(&path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        let set = |file: &str, value: String| {
-            let path = path.join(file);
+        let set = |path: PathBuf, value: &str| {
             std::fs::write(&path, value).map_err(|source| CgroupError::Limit { path, source })
         };
         if limits.cpu_nanos > 0 {
             // Only for who asks: the scheduler counts for every cgroup that has the controller.
-            std::fs::write(&control, "+cpu").map_err(|source| CgroupError::Limit {
-                path: control.clone(),
-                source,
-            })?;
-            set("cpu.max", cpu_max(limits.cpu_nanos))?;
+            set(control, "+cpu")?;
+            set(path.join("cpu.max"), &cpu_max(limits.cpu_nanos))?;
         }
         if limits.memory > 0 {
-            set("memory.max", limits.memory.to_string())?;
+            set(path.join("memory.max"), &limits.memory.to_string())?;
             // The file is absent where the kernel has no swap, which is as good.
             std::fs::write(path.join("memory.swap.max"), "0").ok();
         }

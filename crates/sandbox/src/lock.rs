@@ -131,11 +131,7 @@ impl LockWatch {
 /// # Errors
 /// When the lock file exists but cannot be asked.
 pub fn is_running(dir: &Path) -> io::Result<bool> {
-    match LockWatch::open(dir) {
-        Ok(watch) => watch.held(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
+    wait_free(dir, Duration::ZERO).map(|free| !free)
 }
 
 /// Waits until nobody is alive for the container in `dir`; `false` when somebody still is after `timeout`.
