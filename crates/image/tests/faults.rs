@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_image::{
@@ -225,12 +227,7 @@ fn a_server_without_ranges_is_downloaded_from_the_start() {
 fn a_stale_beginning_is_thrown_away_once() {
     let scratch = Scratch::new();
     let image = Fixture::sample(6);
-    let partial = scratch
-        .store
-        .root()
-        .join("partial")
-        .join(digest(&image.layers[1]).hex());
-    std::fs::write(&partial, noise(1000, 99)).unwrap();
+    std::fs::write(scratch.partial(&image.layers[1]), noise(1000, 99)).unwrap();
     let registry = Faulty::serve(image.clone(), |_, _| None);
     assert_eq!(pull_from(&scratch.store, &registry).unwrap().id, image.id());
     assert_eq!(registry.blob_requests(&image.layers[1]).len(), 2);
@@ -251,12 +248,36 @@ fn content_with_another_digest_is_refused_and_forgotten() {
         "{error:?}"
     );
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert_eq!(scratch.count("partial"), 0, "the wrong bytes are gone");
+    assert!(
+        !scratch.partial(&Fixture::sample(1).layers[1]).exists(),
+        "the wrong bytes are gone, whatever is kept of other layers"
+    );
     assert_eq!(
         scratch.count("image/blobs/sha256"),
         0,
         "and so are the blobs that nothing leads to"
     );
+}
+
+#[test]
+fn a_download_that_had_not_begun_when_another_failed_leaves_no_empty_file() {
+    let layers = Fixture::sample(1).layers;
+    let (slow, missing) = (layers[0].clone(), layers[1].clone());
+    let wanted = slow.clone();
+    let over = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&over);
+    let (error, _registry, scratch) = fails(move |request, _| {
+        while request.is_blob(&slow) && !waiting.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        request.is_blob(&missing).then(|| Reply::new(404, ""))
+    });
+    over.store(true, Ordering::Relaxed);
+    assert!(
+        matches!(error, RegistryError::BlobNotFound { .. }),
+        "{error:?}"
+    );
+    assert!(!scratch.partial(&wanted).exists());
 }
 
 #[test]

@@ -147,9 +147,8 @@ fn emulated(
     }
     let (one, two) = share::by_processors(shares);
     let disk = &disk;
-    let run = |processors: usize, share: Vec<Share>| {
+    let run = |processors: usize, share: Vec<Share>, mut report: Report<Stdout>| {
         move || {
-            let mut report = Report::new(std::io::stdout());
             let plan = machine::Plan {
                 workspace,
                 disk,
@@ -160,17 +159,19 @@ fn emulated(
     };
     let mut reports = std::thread::scope(|scope| {
         let dealt = share::deal(&one, machines()).into_iter();
-        let running: Vec<_> = dealt.map(|share| scope.spawn(run(1, share))).collect();
+        let running: Vec<_> = dealt
+            .map(|share| scope.spawn(run(1, share, Report::new(std::io::stdout()))))
+            .collect();
         let ended = running.into_iter().map(|machine| machine.join());
         ended.collect::<Vec<_>>()
     });
     if !two.is_empty() {
-        let mut first = run(2, two.clone())()?;
+        let mut first = run(2, two.clone(), Report::of_a_first_try(std::io::stdout()))()?;
         let again = share::named(&two, &first.forget_failures());
         reports.push(Ok(Ok(first)));
         if !again.is_empty() {
             println!("rig: a second try, in another machine of several processors");
-            reports.push(Ok(run(2, again)()));
+            reports.push(Ok(run(2, again, Report::new(std::io::stdout()))()));
         }
     }
     for other in reports {

@@ -348,3 +348,12 @@ impl Partial {
         }
     }
 }
+
+/// A download may end at any time, with its pull: one that never began leaves nothing to continue.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if self.length == 0 {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

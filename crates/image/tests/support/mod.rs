@@ -34,6 +34,12 @@ impl Scratch {
         format!("oci:{}:{name}", self.store.layout_dir().display())
     }
 
+    /// Where the beginning of a blob is kept for the next attempt.
+    pub fn partial(&self, blob: &[u8]) -> std::path::PathBuf {
+        let name = fixture::digest(blob).hex();
+        self.store.root().join("partial").join(name)
+    }
+
     pub fn count(&self, dir: &str) -> usize {
         std::fs::read_dir(self.store.root().join(dir))
             .expect("a directory of the store")
