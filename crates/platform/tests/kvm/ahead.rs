@@ -10,7 +10,7 @@ use bulkhead_platform::{MachineExit, VmDevice};
 use nix::errno::Errno;
 
 use crate::code::Code;
-use crate::rig::{Files, can_run_kernels, cannot_run, threads_called};
+use crate::rig::{Files, can_run_kernels, cannot_run, wait_for_threads};
 
 /// Where the guest sees its image, as its RAM ends before: at the first address behind the hole.
 const IMAGE: u64 = 1 << 32;
@@ -117,7 +117,7 @@ fn a_guest_that_reads_its_image_from_end_to_end_faults_for_few_of_its_pages() {
     started.machine.stop().expect("it lives");
     let (exit, _) = started.end();
     assert_eq!(exit, MachineExit::Stopped);
-    assert_eq!(threads_called("ahead"), 0);
+    wait_for_threads("ahead", 0);
     let pages = BYTES / PAGE;
     println!("{faults} faults for {pages} pages");
     assert!(faults > 0 && faults < pages / 2, "{faults} of {pages}");

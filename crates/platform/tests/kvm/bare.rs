@@ -65,7 +65,7 @@ fn a_spinning_guest_is_stopped_and_its_threads_are_gone() {
     started.machine.stop().expect("it lives");
     let (exit, _) = started.end();
     assert_eq!(exit, MachineExit::Stopped);
-    assert_eq!(crate::rig::threads_called("spun"), 0);
+    crate::rig::wait_for_threads("spun", 0);
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn a_dropped_machine_leaves_no_thread() {
     });
     let mut started = plan.start().expect("a machine");
     started.wait_for("spinning");
-    assert_eq!(crate::rig::threads_called("dropped"), 1);
+    crate::rig::wait_for_threads("dropped", 1);
     drop(started);
-    assert_eq!(crate::rig::threads_called("dropped"), 0);
+    crate::rig::wait_for_threads("dropped", 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_platform::{
     Boot, KernelImage, KernelKind, Machine, MachineExit, PlatformError, VmConfig, VmDevice,
@@ -178,8 +178,21 @@ impl Started {
     }
 }
 
-/// Threads of this process with such a name.
-pub fn threads_called(name: &str) -> usize {
+/// Waits until so many threads of this process have such a name: one that was started names itself when it comes to
+/// run, and one that was joined is still listed for a moment.
+pub fn wait_for_threads(name: &str, expected: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while threads_called(name) != expected {
+        assert!(
+            Instant::now() < deadline,
+            "{} threads are called {name}, not {expected}",
+            threads_called(name)
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn threads_called(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("a proc file system");
     tasks
         .filter_map(Result::ok)
