@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 
+from tables import table
+
 BULKHEAD = os.environ["BULKHEAD_BIN"]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "bulkhead" / "bench"
 DEBIAN_KERNEL = "/usr/bin/linux.uml"
@@ -87,17 +89,6 @@ class Bench:
         if not os.path.exists(DEBIAN_KERNEL):
             del found["bulkhead, Debian's kernel"]
         return found
-
-
-def table(title, columns, rows, note=""):
-    print(f"\n### {title}\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row) + " |")
-    if note:
-        print(f"\n{note}")
-    sys.stdout.flush()
 
 
 def progress(text):

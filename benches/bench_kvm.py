@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+from tables import table
+
 STARTS = int(os.environ.get("BENCH_STARTS", "7"))
 RANDOM_READS = 500
 DATA_MIB = 48
@@ -30,17 +32,6 @@ GUEST_CID = 3
 
 def progress(text):
     print(f"... {text}", file=sys.stderr, flush=True)
-
-
-def table(title, columns, rows, note=""):
-    print(f"\n### {title}\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row) + " |")
-    if note:
-        print(f"\n{note}")
-    sys.stdout.flush()
 
 
 class Bench:

@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/payload"
 cp "$bulkhead" "$(dirname "$bulkhead")/bulkhead-agent" "$kernel" "$work/payload/"
 cp "$(command -v busybox)" "$work/payload/busybox"
-cp benches/bench_kvm.py "$work/payload/"
+cp benches/bench_kvm.py benches/tables.py "$work/payload/"
 cc -O2 -static -o "$work/payload/read" benches/read.c
 
 # What QEMU's guest runs for the reads.

@@ -5,6 +5,7 @@
 # usage: tests/rig/kernel.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/cache.sh"
 
 oldest=6.11
 package=linux-image-6.12-cloud-amd64
@@ -21,10 +22,7 @@ if [ -n "$installed" ] && at_least "$installed" $oldest; then
     echo "/ $installed"
     exit 0
 fi
-tree=${XDG_CACHE_HOME:-$HOME/.cache}/bulkhead/rig/kernel-$(cat "${BASH_SOURCE[0]}" "$here/fetch.sh" | sha256sum | cut -c 1-16)
-mkdir -p "$tree"
-exec {lock}>"$tree/lock"
-flock "$lock"
+cached kernel "${BASH_SOURCE[0]}" "$here/fetch.sh"
 if [ ! -e "$tree/complete" ]; then
     echo "rig: unpacking Debian's package $package into the cache (once)" >&2
     rm -rf "$tree/root"

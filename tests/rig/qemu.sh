@@ -5,6 +5,7 @@
 # usage: tests/rig/qemu.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/cache.sh"
 
 oldest=10
 say() { echo "rig: $*" >&2; }
@@ -33,11 +34,8 @@ otherwise() {
 
 codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 [ "$codename" = bookworm ] || otherwise "no QEMU of version $oldest or newer is known for '$codename'"
-tree=${XDG_CACHE_HOME:-$HOME/.cache}/bulkhead/rig/qemu-$(cat "${BASH_SOURCE[0]}" "$here/fetch.sh" | sha256sum | cut -c 1-16)
+cached qemu "${BASH_SOURCE[0]}" "$here/fetch.sh"
 program=$tree/qemu-system-x86_64
-mkdir -p "$tree"
-exec {lock}>"$tree/lock"
-flock "$lock"
 if [ ! -x "$program" ]; then
     say "unpacking Debian's backport of QEMU into the cache (once)"
     rm -rf "$tree/root"

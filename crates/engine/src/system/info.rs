@@ -1,7 +1,7 @@
 //! `info`: Docker's keys where they have a meaning here, and what is Bulkhead's own.
 
 use bulkhead_jail::JailReport;
-use bulkhead_platform::PlatformReport;
+use bulkhead_platform::{KernelImage, KernelKind, PlatformReport};
 use bulkhead_sandbox::Status;
 use bulkhead_types::Isolation;
 use jiff::Timestamp;
@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::host;
 use crate::Engine;
 use crate::error::Error;
-use crate::guest::{choose, find_agent};
+use crate::guest::{GuestError, choose, find_agent};
+
+type Choice = Result<(Isolation, KernelImage), GuestError>;
 
 /// What `info` shows; serialises with Docker's names.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -104,6 +106,7 @@ impl Engine {
         let isolations = bulkhead_platform::probe(&search);
         let jail = bulkhead_jail::probe();
         let kernel = host::kernel();
+        let chosen = choose(self.settings.isolation, &search);
         Ok(SystemInfo {
             containers: containers.len(),
             containers_running: running,
@@ -124,44 +127,16 @@ impl Engine {
             root: self.root().display().to_string(),
             image_store: store.layout_dir().display().to_string(),
             insecure_registries: self.settings.insecure_registries.clone(),
-            default_isolation: self.default_isolation().to_string(),
+            default_isolation: default_isolation(&chosen, self.settings.isolation).to_string(),
             default_cpus: self.settings.cpus,
             default_memory: self.settings.memory.0,
             default_disk: self.settings.disk_size.0,
             warnings: warnings(&isolations, &jail),
             isolations,
             jail,
-            kernel: self.kernel_component(),
+            kernel: kernel_component(chosen),
             agent: self.agent_component(),
         })
-    }
-
-    /// What a container that names no isolation is run with; where nothing works, what it fails with.
-    pub(super) fn default_isolation(&self) -> Isolation {
-        let named = self.settings.isolation;
-        choose(named, &self.kernel_search()).map_or_else(
-            |_| named.unwrap_or(Isolation::UserMode),
-            |(isolation, _)| isolation,
-        )
-    }
-
-    /// The kernel that such a container boots.
-    pub(super) fn kernel_component(&self) -> Component {
-        match choose(self.settings.isolation, &self.kernel_search()) {
-            Ok((_, kernel)) => Component {
-                path: Some(kernel.path.display().to_string()),
-                detail: match kernel.kind {
-                    bulkhead_platform::KernelKind::Tuned => "built for compartments".to_owned(),
-                    bulkhead_platform::KernelKind::Distribution => {
-                        "a distribution's kernel, with modules".to_owned()
-                    }
-                },
-            },
-            Err(error) => Component {
-                path: None,
-                detail: chain(&error),
-            },
-        }
     }
 
     pub(super) fn agent_component(&self) -> Component {
@@ -175,6 +150,31 @@ impl Engine {
                 detail: chain(&error),
             },
         }
+    }
+}
+
+/// What a container that names no isolation is run with; where nothing works, what it fails with.
+fn default_isolation(chosen: &Choice, named: Option<Isolation>) -> Isolation {
+    chosen.as_ref().map_or_else(
+        |_| named.unwrap_or(Isolation::UserMode),
+        |(isolation, _)| *isolation,
+    )
+}
+
+/// The kernel that such a container boots.
+fn kernel_component(chosen: Choice) -> Component {
+    match chosen {
+        Ok((_, kernel)) => Component {
+            path: Some(kernel.path.display().to_string()),
+            detail: match kernel.kind {
+                KernelKind::Tuned => "built for compartments".to_owned(),
+                KernelKind::Distribution => "a distribution's kernel, with modules".to_owned(),
+            },
+        },
+        Err(error) => Component {
+            path: None,
+            detail: chain(&error),
+        },
     }
 }
 
