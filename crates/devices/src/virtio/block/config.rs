@@ -8,7 +8,8 @@ pub(super) const QUEUE_SIZE: u16 = 256;
 const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 /// Ranges in one discard or write-zeroes request.
 pub(super) const MAX_RANGES: u32 = 64;
-/// Sectors in one such range: 1 GiB, so that one request cannot hold the thread for long.
+/// Sectors in one such range: 1 GiB. The host's file system frees or zeroes it without writing it, or the request is
+/// answered as unsupported, so that none holds the device's thread for long.
 pub(super) const MAX_RANGE_SECTORS: u32 = 1 << 21;
 /// Host file systems free space in blocks of 4 KiB: eight sectors.
 const DISCARD_ALIGNMENT: u32 = 8;

@@ -149,9 +149,12 @@ impl Block {
                 }
                 for index in 0..count {
                     // Checked again: the guest may have rewritten the range since.
-                    match range(index) {
+                    let status = match range(index) {
                         Ok(range) => self.disk.release(range, keep)?,
-                        Err(status) => return Ok((status, 0)),
+                        Err(status) => status,
+                    };
+                    if status != Status::Ok {
+                        return Ok((status, 0));
                     }
                 }
                 Ok((Status::Ok, 0))

@@ -199,6 +199,26 @@ fn discarded_space_is_freed_on_the_host_and_reads_as_zeros() {
     }
 }
 
+/// A file system without `FALLOC_FL_ZERO_RANGE`: tmpfs.
+#[test]
+fn a_host_that_cannot_zero_a_range_does_not_write_gibibytes_for_it() {
+    let backing = tempfile::tempfile_in("/dev/shm").unwrap();
+    backing.set_len(2 << 30).unwrap();
+    let mirror = backing.try_clone().unwrap();
+    let mut bench = Bench::new(Block::writable(backing, "scratch").unwrap());
+    let data = pattern(4096, 3);
+    assert_eq!(bench.write(0, &data), 0);
+    let before = mirror.metadata().unwrap().blocks();
+    let status = bench.ranges(WRITE_ZEROES, &[(0, 1 << 21, 0), (1 << 21, 1 << 21, 0)]);
+    let after = mirror.metadata().unwrap().blocks();
+    assert_eq!(after, before, "zeros were written");
+    // The driver writes the zeros itself when it is told that the device cannot.
+    assert_eq!(status, 2);
+    assert_eq!(bench.read(0, 4096).unwrap(), data);
+    assert_eq!(bench.ranges(WRITE_ZEROES, &[(0, 8, 1)]), 0);
+    assert_eq!(bench.read(0, 4096).unwrap(), vec![0; 4096]);
+}
+
 #[test]
 fn zeroes_without_unmap_are_zeroes() {
     let mut bench = writable(1 << 20);
