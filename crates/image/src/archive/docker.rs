@@ -51,6 +51,9 @@ fn load_one(
         name: entry.config.clone(),
         source,
     };
+    // Before anything is taken in: a name that cannot be given must not leave a nameless image.
+    let tags = entry.repo_tags.iter().flatten();
+    let names: Vec<Reference> = tags.map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
     let bytes = source.document(store, &entry.config, CONFIG_MAX)?;
     let config = manifest::parse_config(&bytes).map_err(document)?;
     check_name(&entry.config, &bytes)?;
@@ -72,11 +75,31 @@ fn load_one(
         layers.push(RecipeLayer { digest, size });
     }
     let digest = store.put_blob(&bytes)?;
-    let tags = entry.repo_tags.iter().flatten();
-    let names: Vec<Reference> = tags.filter_map(|tag| tag.parse().ok()).collect();
     let names: Vec<Option<&Reference>> = names.iter().map(Some).collect();
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     Ok(record(store, (&digest, size), &layers, &names)?)
+}
+
+/// A name in `RepoTags`, by the rules of Docker's `load`: it has a tag, and it has no digest. Whoever makes an
+/// archive can write any digest there, and a name with a digest is one that users trust without looking.
+fn parse_tag(text: &str) -> Result<Reference, ArchiveError> {
+    let bad = |source| ArchiveError::BadTag {
+        name: text.chars().take(200).collect(),
+        source,
+    };
+    let reference: Reference = text.parse().map_err(|error| bad(Some(error)))?;
+    if reference.digest().is_some() {
+        return Err(ArchiveError::DigestAsTag {
+            name: reference.familiar(),
+        });
+    }
+    let tagged = reference
+        .tag()
+        .is_some_and(|tag| text.ends_with(&format!(":{tag}")));
+    if !tagged {
+        return Err(bad(None));
+    }
+    Ok(reference)
 }
 
 /// A configuration's file name is its digest, where it looks like one.

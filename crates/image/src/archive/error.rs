@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use bulkhead_types::Digest;
 
 use crate::kind::ErrorKind;
+use crate::layer::LayerError;
 use crate::manifest::ManifestError;
+use crate::reference::ReferenceError;
 use crate::store::StoreError;
 
 /// A failed `load`, `save` or `import`.
@@ -38,6 +40,12 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// What is at the path that an archive should get is no file.
+    #[error("failed to save image: {reason}")]
+    Target {
+        /// What is there, or that its directory is not.
+        reason: String,
+    },
     /// Neither `manifest.json` nor `index.json` is in it.
     #[error("neither a docker-archive nor an OCI layout: manifest.json and index.json are missing")]
     Unknown,
@@ -47,6 +55,39 @@ pub enum ArchiveError {
     /// More entries than any image archive has.
     #[error("the archive has more than {0} entries")]
     TooManyEntries(u64),
+    /// Something that is no tar archive, or an entry that is not acceptable.
+    #[error("cannot read the archive")]
+    Entry {
+        /// What is wrong, and with which entry.
+        #[source]
+        source: LayerError,
+    },
+    /// A name or link target beyond every file system's limit.
+    #[error("the archive has an entry with a name or target of more than 4095 bytes: {0}")]
+    LongName(String),
+    /// Names and link targets would take more memory than an archive gets.
+    #[error("the names in the archive take more than {limit} bytes of memory, at entry {entry}")]
+    TooMuchMemory {
+        /// The entry at which the limit was passed.
+        entry: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// A name for an image that is none.
+    #[error("invalid tag {name:?} in the archive")]
+    BadTag {
+        /// As the archive has it.
+        name: String,
+        /// What is wrong, where there is more to say.
+        #[source]
+        source: Option<ReferenceError>,
+    },
+    /// A name for an image that promises a digest.
+    #[error("{name:?} in the archive: refusing to create a tag with a digest reference")]
+    DigestAsTag {
+        /// As the archive has it.
+        name: String,
+    },
     /// A file that a document names is not in it.
     #[error("the archive lacks {0}")]
     Missing(String),
@@ -82,6 +123,15 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// What the tar reader complains about, at an entry or before the first.
+    pub(super) fn entry(source: LayerError) -> Self {
+        match source {
+            LayerError::Empty => Self::Empty,
+            LayerError::Read { source, .. } => Self::Read { source },
+            source => Self::Entry { source },
+        }
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> ErrorKind {
         if let Some(kind) = ErrorKind::no_space_in(self) {
@@ -103,6 +153,9 @@ impl ArchiveError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Target { .. } => Some(
+                "without -o the archive goes to standard output: `bulkhead save IMAGE >TARGET`",
+            ),
             Self::Unknown => Some("a root file system is taken in with `bulkhead import`"),
             _ => None,
         }

@@ -101,6 +101,14 @@ fn load_one(
             size,
         )?;
         let name: Option<Reference> = name_of(entry);
-        return Ok(store.put_image(descriptor, name.as_ref(), None)?);
+        // The digest of an index or manifest whose bytes were compared with it above: a name with this very
+        // digest says the truth. `put_image` refuses any other.
+        let verified = match &name {
+            Some(name) if name.digest().is_some() => {
+                Some(name.at(digest_of(entry).map_err(document)?))
+            }
+            _ => None,
+        };
+        return Ok(store.put_image(descriptor, name.as_ref(), verified.as_ref())?);
     }
 }

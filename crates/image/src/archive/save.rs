@@ -51,6 +51,10 @@ pub fn save(
     to: SaveTo<'_>,
     progress: &dyn Progress,
 ) -> Result<(), ArchiveError> {
+    if let (SaveFormat::DockerArchive | SaveFormat::OciArchive, SaveTo::Path(path)) = (format, &to)
+    {
+        check_target(path)?;
+    }
     let _content = store.using_content()?;
     let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
     for target in targets {
@@ -88,10 +92,9 @@ pub fn save(
                 .parent()
                 .filter(|parent| !parent.as_os_str().is_empty())
                 .unwrap_or(Path::new("."));
-            let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            // Its mode is 0600, as Docker's: an image can hold what its owner shows to nobody.
             let file = tempfile::Builder::new()
                 .prefix(".bulkhead-save-")
-                .permissions(permissions)
                 .tempfile_in(parent);
             let mut file = file.map_err(io_error("create a file in", parent))?;
             {
@@ -104,6 +107,43 @@ pub fn save(
             Ok(())
         }
     }
+}
+
+/// Refuses to put a file where something is that is no file. The archive gets its name by a rename, which would
+/// replace a device, for every program of the host, or a link, and never write to either. Docker refuses the
+/// same, in these words (`atomicwriter` of github.com/moby/sys).
+fn check_target(path: &Path) -> Result<(), ArchiveError> {
+    use std::os::unix::fs::FileTypeExt;
+    let refused = |reason: String| ArchiveError::Target { reason };
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
+        && let Err(source) = fs::metadata(parent)
+    {
+        let parent = parent.display();
+        return Err(refused(format!("invalid output path: {parent}: {source}")));
+    }
+    let kind = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.file_type(),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("inspect", path)(source)),
+    };
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "directory"
+    } else if kind.is_symlink() {
+        return Err(refused(
+            "cannot write to a symbolic link directly".to_owned(),
+        ));
+    } else if kind.is_fifo() {
+        "named pipe (FIFO)"
+    } else if kind.is_char_device() {
+        "character device file"
+    } else if kind.is_block_device() {
+        "block device file"
+    } else {
+        "socket"
+    };
+    Err(refused(format!("cannot write to a {what}")))
 }
 
 struct Saver<'a> {

@@ -4,28 +4,35 @@
 //! big files go straight into the store as blobs, small ones wait in memory. Names are keys of a
 //! map and never paths on the host.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use bulkhead_types::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{ArchiveError, io_error};
 use crate::decompress::Decoder;
+use crate::layer::{Archive, Kind, LayerError, Limits, show};
 use crate::progress::{Phase, Progress};
 use crate::store::{Store, StoreError};
 
-/// Files up to this size wait in memory, together up to [`MEMORY_MAX`]; in bytes.
+/// Files up to this size wait in memory, together up to [`DOCUMENTS_MAX`], because manifests and configurations
+/// are among them; larger ones and those beyond it become blobs at once. In bytes.
 const SMALL: u64 = 1 << 20;
-const MEMORY_MAX: u64 = 64 << 20;
+const DOCUMENTS_MAX: u64 = 8 << 20;
 /// More than any image archive has.
 const ENTRIES_MAX: u64 = 100_000;
-/// Bytes between the data of two entries: headers and extensions, which are held in memory.
-const BETWEEN_MAX: u64 = 4 << 20;
+/// Bytes of one name or link target, as in a layer.
+const PATH_MAX: usize = 4095;
+/// Bytes of all names and link targets, which stay in memory: an archive has three names for a layer, of some
+/// hundred bytes each. One that needs more is refused.
+const NAMES_MAX: u64 = 16 << 20;
+/// What a name costs beside its own bytes: its place in the map and its allocation, in bytes.
+const NAME_COST: u64 = 160;
+/// Bytes of the whole stream, uncompressed; as many as 16 layers of the largest size.
+const BYTES_MAX: u64 = 4 << 40;
 const BUFFER: usize = 256 << 10;
 
 /// Content of an archive.
@@ -52,61 +59,67 @@ impl Source {
         progress: &dyn Progress,
     ) -> Result<Self, ArchiveError> {
         let read = |source| ArchiveError::Read { source };
-        let budget = Rc::new(Cell::new(u64::MAX));
         let decoder = Decoder::new(BufReader::with_capacity(BUFFER, input)).map_err(read)?;
-        let mut archive = tar::Archive::new(Budgeted {
-            reader: decoder,
-            left: Rc::clone(&budget),
-        });
-        let (mut items, mut links) = (BTreeMap::new(), BTreeMap::new());
-        let (mut memory, mut count) = (0, 0);
-        let mut entries = archive.entries().map_err(read)?;
-        loop {
-            budget.set(BETWEEN_MAX);
-            let Some(entry) = entries.next() else { break };
-            let mut entry = entry.map_err(read)?;
-            budget.set(u64::MAX);
+        let limits = Limits {
+            max_bytes: BYTES_MAX,
+            max_path: PATH_MAX,
+            sparse_files: false,
+            ..Limits::default()
+        };
+        let mut archive = Archive::new(decoder, &limits);
+        let mut files = Files::default();
+        let mut count = 0;
+        while let Some(entry) = archive.next().map_err(ArchiveError::entry)? {
             count += 1;
             if count > ENTRIES_MAX {
                 return Err(ArchiveError::TooManyEntries(ENTRIES_MAX));
             }
-            let Some(name) = normal(&entry.path_bytes()) else {
+            if entry.name.len().max(entry.link.len()) > PATH_MAX {
+                return Err(ArchiveError::LongName(show(&entry.name)));
+            }
+            let Some(name) = normal(&entry.name) else {
                 continue;
             };
-            let kind = entry.header().entry_type();
-            if kind.is_symlink() || kind.is_hard_link() {
-                let target = entry
-                    .link_name_bytes()
-                    .map(|b| b.into_owned())
-                    .unwrap_or_default();
-                let beside = name.rsplit_once('/').map_or("", |(dir, _)| dir);
-                let base = if kind.is_symlink() { beside } else { "" };
-                let joined = [base.as_bytes(), b"/", &target].concat();
-                links.extend(normal(&joined).map(|target| (name, target)));
-            } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-                let size = entry.size();
-                let item = if size <= SMALL && memory + size <= MEMORY_MAX {
-                    memory += size;
-                    let mut bytes = Vec::new();
-                    (&mut entry)
-                        .take(SMALL)
-                        .read_to_end(&mut bytes)
-                        .map_err(read)?;
-                    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) < size {
-                        return Err(read(io::ErrorKind::UnexpectedEof.into()));
+            match entry.kind {
+                Kind::Symlink | Kind::HardLink => {
+                    let beside = name.rsplit_once('/').map_or("", |(dir, _)| dir);
+                    let base = match entry.kind {
+                        Kind::Symlink => beside,
+                        _ => "",
+                    };
+                    let joined = [base.as_bytes(), b"/", &entry.link].concat();
+                    if let Some(target) = normal(&joined) {
+                        files.keep(name.len() + target.len(), &name)?;
+                        files.links.insert(name, target);
                     }
-                    Item::Memory(bytes)
-                } else {
-                    progress.start(&name, Phase::Loading, Some(size));
-                    copy_to_blob(store, &mut entry, size, &|n| progress.advance(&name, n))?
-                };
-                items.insert(name, item);
+                }
+                Kind::File => {
+                    files.keep(name.len(), &name)?;
+                    let mut content = Content {
+                        archive: &mut archive,
+                        left: entry.size,
+                    };
+                    let item = if entry.size <= SMALL && files.take_document(entry.size) {
+                        let mut bytes = Vec::new();
+                        content.read_to_end(&mut bytes).map_err(read)?;
+                        Item::Memory(bytes)
+                    } else {
+                        progress.start(&name, Phase::Loading, Some(entry.size));
+                        let advance = |n| progress.advance(&name, n);
+                        copy_to_blob(store, &mut content, entry.size, &advance)?
+                    };
+                    files.items.insert(name, item);
+                }
+                Kind::Directory | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {}
             }
         }
         if count == 0 {
             return Err(ArchiveError::Empty);
         }
-        Ok(Self::Tar { items, links })
+        Ok(Self::Tar {
+            items: files.items,
+            links: files.links,
+        })
     }
 
     /// Whether there is such a file.
@@ -275,26 +288,61 @@ pub(super) fn is_layout(dir: &Path) -> bool {
     dir.join("index.json").is_file()
 }
 
-/// Fails once more than `left` bytes are read: bounds what the tar crate holds in memory.
-struct Budgeted<R> {
-    reader: R,
-    left: Rc<Cell<u64>>,
+/// What is kept of an archive while it is read, and what that takes in memory.
+#[derive(Default)]
+struct Files {
+    items: BTreeMap<String, Item>,
+    links: BTreeMap<String, String>,
+    /// Bytes of names and targets, each with [`NAME_COST`].
+    names: u64,
+    /// Bytes of documents.
+    documents: u64,
 }
 
-impl<R: Read> Read for Budgeted<R> {
+impl Files {
+    /// Counts `bytes` of names that stay in memory.
+    fn keep(&mut self, bytes: usize, name: &str) -> Result<(), ArchiveError> {
+        self.names += bytes as u64 + NAME_COST;
+        if self.names > NAMES_MAX {
+            return Err(ArchiveError::TooMuchMemory {
+                entry: show(name.as_bytes()),
+                limit: NAMES_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a document of so many bytes may still wait in memory.
+    fn take_document(&mut self, bytes: u64) -> bool {
+        let fits = self.documents + bytes <= DOCUMENTS_MAX;
+        if fits {
+            self.documents += bytes;
+        }
+        fits
+    }
+}
+
+/// The content of the entry that [`Archive::next`] gave last.
+struct Content<'a, 'l, R> {
+    archive: &'a mut Archive<'l, R>,
+    left: u64,
+}
+
+impl<R: Read> Read for Content<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.reader.read(buffer)?;
-        let left = self
-            .left
-            .get()
-            .checked_sub(u64::try_from(n).unwrap_or(u64::MAX));
-        self.left.set(left.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "an entry's headers are too long",
-            )
-        })?);
-        Ok(n)
+        let most = self.left.min(buffer.len() as u64);
+        let piece = match self.archive.content(most) {
+            Ok(piece) => piece,
+            Err(LayerError::Read { source, .. }) => return Err(source),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+        };
+        let count = piece.len();
+        if let Some(place) = buffer.get_mut(..count) {
+            place.copy_from_slice(piece);
+        }
+        self.archive.consume(count);
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 

@@ -10,7 +10,7 @@ use super::resolve::ResolveProblem;
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
     /// The archive's source failed, for example a connection or a decompressor.
-    #[error("cannot read the layer archive at byte {offset}")]
+    #[error("cannot read the archive at byte {offset}")]
     Read {
         /// Bytes of the archive read before.
         offset: u64,
@@ -19,10 +19,10 @@ pub enum LayerError {
         source: io::Error,
     },
     /// Not a single byte came.
-    #[error("layer archive is empty")]
+    #[error("archive is empty")]
     Empty,
     /// The archive ends before what it promised.
-    #[error("layer archive is truncated at byte {offset}, within {within}")]
+    #[error("archive is truncated at byte {offset}, within {within}")]
     Truncated {
         /// Bytes of the archive read before.
         offset: u64,
@@ -30,13 +30,13 @@ pub enum LayerError {
         within: String,
     },
     /// A block that must be a tar header is none.
-    #[error("layer archive has no valid tar header at byte {offset}")]
+    #[error("archive has no valid tar header at byte {offset}")]
     BadHeader {
         /// Where the block begins.
         offset: u64,
     },
     /// A number in a header cannot be read or does not fit.
-    #[error("layer entry {entry} has an invalid {field}")]
+    #[error("entry {entry} has an invalid {field}")]
     BadField {
         /// The entry.
         entry: String,
@@ -44,19 +44,25 @@ pub enum LayerError {
         field: &'static str,
     },
     /// A PAX record is malformed.
-    #[error("layer archive has a malformed PAX header at byte {offset}")]
+    #[error("archive has a malformed PAX header at byte {offset}")]
     BadPax {
         /// Where its content begins.
         offset: u64,
     },
     /// A sparse file's map is malformed or contradicts the file's size.
-    #[error("layer entry {entry} has an invalid sparse map")]
+    #[error("entry {entry} has an invalid sparse map")]
     BadSparseMap {
         /// The entry.
         entry: String,
     },
+    /// A sparse file where none is taken: its map claims bytes that are not in the archive.
+    #[error("entry {entry} is a sparse file, which an archive of images has no use for")]
+    Sparse {
+        /// The entry.
+        entry: String,
+    },
     /// A kind of entry that no file system object corresponds to.
-    #[error("layer entry {entry} has the unsupported type {kind:?}")]
+    #[error("entry {entry} has the unsupported type {kind:?}")]
     UnsupportedType {
         /// The entry.
         entry: String,
@@ -64,7 +70,7 @@ pub enum LayerError {
         kind: char,
     },
     /// The name is not one that may appear in a layer.
-    #[error("layer entry {entry} has an unacceptable name")]
+    #[error("entry {entry} has an unacceptable name")]
     BadName {
         /// The entry.
         entry: String,
@@ -90,7 +96,7 @@ pub enum LayerError {
         entry: String,
     },
     /// The directory that should hold the entry cannot be found or made.
-    #[error("cannot place layer entry {entry}")]
+    #[error("cannot place entry {entry}")]
     BadParent {
         /// The entry.
         entry: String,
@@ -99,7 +105,7 @@ pub enum LayerError {
         source: ResolveProblem,
     },
     /// The layer's root must stay a directory.
-    #[error("layer entry {entry} would replace the root directory")]
+    #[error("entry {entry} would replace the root directory")]
     ReplacesRoot {
         /// The entry.
         entry: String,
@@ -113,7 +119,7 @@ pub enum LayerError {
         target: String,
     },
     /// More than [`super::Limits`] allows.
-    #[error("layer entry {entry} exceeds the limit of {limit} {what}")]
+    #[error("entry {entry} exceeds the limit of {limit} {what}")]
     TooMuch {
         /// The entry at which the limit was passed.
         entry: String,

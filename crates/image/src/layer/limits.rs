@@ -15,10 +15,13 @@ pub struct Limits {
     pub max_path: usize,
     /// Names and values of all extended attributes of one file, in bytes.
     pub max_xattr_bytes: usize,
-    /// Size of one PAX or GNU extension record, in bytes; it is held in memory.
+    /// Size of the PAX and GNU extension records before one entry together, in bytes; they are held in memory.
     pub max_extension_bytes: u64,
     /// Pieces of data in one sparse file.
     pub max_sparse_segments: usize,
+    /// Whether sparse files are taken. Layers have them; an archive of images has not, and refuses them
+    /// before their map is read.
+    pub sparse_files: bool,
 }
 
 impl Default for Limits {
@@ -31,6 +34,7 @@ impl Default for Limits {
             max_xattr_bytes: 64 << 10,
             max_extension_bytes: 1 << 20,
             max_sparse_segments: 1 << 20,
+            sparse_files: true,
         }
     }
 }

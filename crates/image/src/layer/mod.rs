@@ -37,6 +37,7 @@ pub use tree::{
     Attributes, Child, Content, Extent, Extents, InodeId, LayerInode, LayerTree, Target,
 };
 
+pub(crate) use archive::{Archive, Kind};
 pub(crate) use name::{NameProblem, show};
 pub(crate) use resolve::{Found, resolve};
 

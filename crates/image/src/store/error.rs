@@ -72,6 +72,14 @@ pub enum StoreError {
     /// A name with a digest cannot be given to an image.
     #[error("cannot tag with '{0}': a name for an image has no digest")]
     TagHasDigest(String),
+    /// A name promises a digest that the image does not have.
+    #[error("cannot give an image the name '{name}': its digest is {actual}")]
+    FalseDigest {
+        /// The name.
+        name: String,
+        /// The digest of the image's manifest.
+        actual: Digest,
+    },
     /// A blob that the image needs is not in the store.
     #[error("blob {digest} of image {image} is missing from the store")]
     MissingBlob {
@@ -154,6 +162,7 @@ impl StoreError {
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::InUse { .. } | Self::ManyNames { .. } => ErrorKind::Conflict,
             Self::DigestMismatch { .. }
+            | Self::FalseDigest { .. }
             | Self::SizeMismatch { .. }
             | Self::MissingBlob { .. }
             | Self::Index { .. }

@@ -31,13 +31,27 @@ impl Store {
         })
     }
 
-    /// Records an image whose blobs are all here, and returns it.
+    /// Records an image whose blobs are all here, and returns it. `repo_digest` is a digest that the caller
+    /// compared with the bytes of the manifest, or of the index that led to it.
+    ///
+    /// A name with a digest is what a user trusts without looking: it is given only where the digest is the
+    /// manifest's own or the one that the caller vouches for.
     pub(crate) fn put_image(
         &self,
         descriptor: Descriptor,
         name: Option<&Reference>,
         repo_digest: Option<&Reference>,
     ) -> Result<Image, StoreError> {
+        if let Some(name) = name
+            && let Some(digest) = name.digest()
+            && !same_manifest(&descriptor, digest)
+            && repo_digest.and_then(Reference::digest) != Some(digest)
+        {
+            return Err(StoreError::FalseDigest {
+                name: name.familiar(),
+                actual: digest_of(&descriptor).unwrap_or_else(|_| digest.clone()),
+            });
+        }
         // An image that cannot be read, or whose layers do not fit together, must never be recorded. The disk
         // is wanted by the first run anyway.
         let image = self.load_image(&descriptor)?;

@@ -97,6 +97,8 @@ impl<'a, R: Read> Archive<'a, R> {
         let mut extended = false;
         let mut long_name = None;
         let mut long_link = None;
+        // Of the extension records before this entry: any number of them may stand there.
+        let mut extension_bytes = 0;
         loop {
             let offset = self.input.offset();
             let block = match self.input.block()? {
@@ -116,7 +118,7 @@ impl<'a, R: Read> Archive<'a, R> {
             check(header, &block).ok_or(LayerError::BadHeader { offset })?;
             match header.as_old().linkflag[0] {
                 b'x' => {
-                    let bytes = self.extension(header, offset)?;
+                    let bytes = self.extension(header, offset, &mut extension_bytes)?;
                     let content = offset + BLOCK as u64;
                     pax = Pax::default();
                     pax.parse(&bytes)
@@ -124,13 +126,15 @@ impl<'a, R: Read> Archive<'a, R> {
                     extended = true;
                 }
                 // A global header: for other engines, too, it says nothing about a layer.
-                b'g' => drop(self.extension(header, offset)?),
+                b'g' => drop(self.extension(header, offset, &mut extension_bytes)?),
                 b'L' => {
-                    long_name = Some(text(&self.extension(header, offset)?).to_vec());
+                    let bytes = self.extension(header, offset, &mut extension_bytes)?;
+                    long_name = Some(text(&bytes).to_vec());
                     extended = true;
                 }
                 b'K' => {
-                    long_link = Some(text(&self.extension(header, offset)?).to_vec());
+                    let bytes = self.extension(header, offset, &mut extension_bytes)?;
+                    long_link = Some(text(&bytes).to_vec());
                     extended = true;
                 }
                 _ => return self.entry(header, pax, long_name, long_link).map(Some),
@@ -138,10 +142,17 @@ impl<'a, R: Read> Archive<'a, R> {
         }
     }
 
-    /// Reads the content of an extension record.
-    fn extension(&mut self, header: &Header, offset: u64) -> Result<Vec<u8>, LayerError> {
+    /// Reads the content of an extension record; `before` is what those before the same entry took.
+    fn extension(
+        &mut self,
+        header: &Header,
+        offset: u64,
+        before: &mut u64,
+    ) -> Result<Vec<u8>, LayerError> {
         let size = unsigned(&header.as_old().size).ok_or(LayerError::BadHeader { offset })?;
-        if size > self.limits.max_extension_bytes {
+        // A record without content took a block too.
+        *before = before.saturating_add(size.max(BLOCK as u64));
+        if *before > self.limits.max_extension_bytes {
             return Err(LayerError::TooMuch {
                 entry: show(text(&header.as_old().name)),
                 limit: self.limits.max_extension_bytes,
@@ -256,7 +267,11 @@ impl<'a, R: Read> Archive<'a, R> {
             offset: 0,
             length: stored,
         }];
-        if kind == Kind::File {
+        if kind == Kind::File && !self.limits.sparse_files {
+            if old.linkflag[0] == b'S' || pax.sparse.is_used() {
+                return Err(LayerError::Sparse { entry: show(&name) });
+            }
+        } else if kind == Kind::File {
             let max = self.limits.max_sparse_segments;
             let sparse = if old.linkflag[0] == b'S' {
                 let header = header.as_gnu().ok_or_else(|| bad("sparse header"))?;

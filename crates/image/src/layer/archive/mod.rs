@@ -10,5 +10,5 @@ mod input;
 mod pax;
 mod sparse;
 
-pub(super) use header::{Archive, Entry, Kind};
+pub(crate) use header::{Archive, Entry, Kind};
 pub(super) use sparse::Segment;

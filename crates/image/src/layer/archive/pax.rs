@@ -32,6 +32,14 @@ pub(super) struct PaxSparse {
     pub(super) pairs: Vec<Vec<u8>>,
 }
 
+impl PaxSparse {
+    /// Whether any record says that the file is sparse. A name alone does not: it only replaces the entry's.
+    pub(super) fn is_used(&self) -> bool {
+        let records = [&self.major, &self.minor, &self.real_size, &self.map];
+        records.iter().any(|record| record.is_some()) || !self.pairs.is_empty()
+    }
+}
+
 impl Pax {
     /// Adds the records of one extended header. `None` where they are malformed.
     pub(super) fn parse(&mut self, mut bytes: &[u8]) -> Option<()> {

@@ -79,7 +79,12 @@ pub(super) fn gnu<R: Read>(
         };
         let mut extended = GnuExtSparseHeader::new();
         extended.as_mut_bytes().copy_from_slice(&block);
+        let before = map.segments.len();
         map.header(&extended.sparse)?;
+        // Such a block exists to hold segments. One without any could go on for ever.
+        if map.segments.len() == before {
+            return Err(bad_map(entry));
+        }
         more = extended.isextended[0] == 1;
     }
     let size = unsigned(&header.realsize).ok_or_else(|| bad_map(entry))?;

@@ -238,7 +238,7 @@ fn sparse_maps_that_lie_are_refused() {
     ] {
         assert_eq!(
             refused(size, map, content),
-            "layer entry \"s\" has an invalid sparse map",
+            "entry \"s\" has an invalid sparse map",
             "{map}"
         );
     }
@@ -261,9 +261,6 @@ fn sparse_maps_that_lie_are_refused() {
         b"1\n-4\n4\n",
         b"99999999999999999999999\n",
     ] {
-        assert_eq!(
-            in_content(content),
-            "layer entry \"s\" has an invalid sparse map"
-        );
+        assert_eq!(in_content(content), "entry \"s\" has an invalid sparse map");
     }
 }

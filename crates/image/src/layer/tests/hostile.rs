@@ -9,7 +9,7 @@ use crate::layer::{LayerError, Limits, convert};
 fn names_that_would_leave_the_layer_are_refused() {
     assert_eq!(
         complaint(&Tar::new().file("../../etc/passwd", b"x").finish()),
-        "layer entry \"../../etc/passwd\" has an unacceptable name: \"..\" is not allowed in a name"
+        "entry \"../../etc/passwd\" has an unacceptable name: \"..\" is not allowed in a name"
     );
     assert!(
         complaint(&Tar::new().file("a/../../b", b"").finish()).contains("\"..\" is not allowed")
@@ -59,7 +59,7 @@ fn hard_links_to_directories_are_refused() {
 fn parents_that_are_no_directories_are_refused() {
     assert_eq!(
         complaint(&Tar::new().file("f", b"").file("f/x", b"").finish()),
-        "cannot place layer entry \"f/x\": \"f\" is not a directory"
+        "cannot place entry \"f/x\": \"f\" is not a directory"
     );
     assert_eq!(
         complaint(
@@ -69,7 +69,7 @@ fn parents_that_are_no_directories_are_refused() {
                 .file("a/x", b"")
                 .finish()
         ),
-        "cannot place layer entry \"a/x\": too many levels of symbolic links at \"a\""
+        "cannot place entry \"a/x\": too many levels of symbolic links at \"a\""
     );
     assert!(
         complaint(
@@ -87,7 +87,7 @@ fn the_root_cannot_be_replaced() {
     for kind in [b'0', b'1', b'2', b'3', b'6'] {
         assert_eq!(
             complaint(&Tar::new().with(kind, "./", b"", |_| {}).finish()),
-            "layer entry \"./\" would replace the root directory"
+            "entry \"./\" would replace the root directory"
         );
     }
 }
@@ -108,14 +108,14 @@ fn an_archive_cut_anywhere_is_noticed() {
         }
         let text = complaint(&whole[..end]);
         assert!(
-            text.starts_with("layer archive is truncated at byte"),
+            text.starts_with("archive is truncated at byte"),
             "{end}: {text}"
         );
     }
     let text = complaint(&Tar::new().file("etc/big", &[1; 5000]).unfinished()[..3000]);
     assert_eq!(
         text,
-        "layer archive is truncated at byte 3000, within the content of \"etc/big\""
+        "archive is truncated at byte 3000, within the content of \"etc/big\""
     );
 }
 
@@ -123,13 +123,13 @@ fn an_archive_cut_anywhere_is_noticed() {
 fn garbage_is_no_archive() {
     assert_eq!(
         complaint(&[b'x'; 2048]),
-        "layer archive has no valid tar header at byte 0"
+        "archive has no valid tar header at byte 0"
     );
     let mut archive = Tar::new().file("a", b"1").file("b", b"2").finish();
     archive[1024 + 3] ^= 1;
     assert_eq!(
         complaint(&archive),
-        "layer archive has no valid tar header at byte 1024"
+        "archive has no valid tar header at byte 1024"
     );
 }
 
@@ -140,35 +140,35 @@ fn numbers_that_do_not_fit_are_refused() {
     };
     assert_eq!(
         bad(|h| h.set_device_major(4096).unwrap()),
-        "layer entry \"dev\" has an invalid device number"
+        "entry \"dev\" has an invalid device number"
     );
     assert_eq!(
         bad(|h| h.as_gnu_mut().unwrap().dev_minor.fill(0xff)),
-        "layer entry \"dev\" has an invalid device number"
+        "entry \"dev\" has an invalid device number"
     );
     assert_eq!(
         bad(|h| h.as_old_mut().mode.copy_from_slice(b"hello!!!")),
-        "layer entry \"dev\" has an invalid mode"
+        "entry \"dev\" has an invalid mode"
     );
     let pax =
         |key, value: &[u8]| complaint(&Tar::new().pax(&[(key, value)]).file("f", b"").finish());
     assert_eq!(
         pax("uid", b"4294967296"),
-        "layer entry \"f\" has an invalid owner"
+        "entry \"f\" has an invalid owner"
     );
-    assert_eq!(pax("gid", b"-1"), "layer entry \"f\" has an invalid group");
+    assert_eq!(pax("gid", b"-1"), "entry \"f\" has an invalid group");
     assert_eq!(
         pax("mtime", b"soon"),
-        "layer entry \"f\" has an invalid modification time"
+        "entry \"f\" has an invalid modification time"
     );
-    assert_eq!(pax("size", b"1e9"), "layer entry \"f\" has an invalid size");
+    assert_eq!(pax("size", b"1e9"), "entry \"f\" has an invalid size");
 }
 
 #[test]
 fn unknown_types_are_named() {
     assert_eq!(
         complaint(&Tar::new().with(b'M', "part", b"", |_| {}).finish()),
-        "layer entry \"part\" has the unsupported type 'M'"
+        "entry \"part\" has the unsupported type 'M'"
     );
 }
 
@@ -190,19 +190,20 @@ fn bombs_are_bounded_and_the_entry_is_named() {
         max_xattr_bytes: 20,
         max_extension_bytes: 1000,
         max_sparse_segments: 3,
+        sparse_files: true,
     };
     let refused = |tar: Tar| complaint_within(&tar.finish(), &limits);
     assert_eq!(
         refused(Tar::new().with(b'0', "big", b"", |header| header.set_size(20_000))),
-        "layer entry \"big\" exceeds the limit of 10000 bytes"
+        "entry \"big\" exceeds the limit of 10000 bytes"
     );
     assert_eq!(
         refused(Tar::new().file("a/b/c/d/e/f/g", b"")),
-        "layer entry \"a/b/c/d/e/f/g\" exceeds the limit of 5 entries"
+        "entry \"a/b/c/d/e/f/g\" exceeds the limit of 5 entries"
     );
     assert_eq!(
         refused((0..6).fold(Tar::new(), |tar, _| tar.file(".wh.x", b""))),
-        "layer entry \".wh.x\" exceeds the limit of 5 entries"
+        "entry \".wh.x\" exceeds the limit of 5 entries"
     );
     assert!(
         refused(Tar::new().pax(&[("path", &[b'a'; 101])]).file("f", b""))
@@ -214,11 +215,11 @@ fn bombs_are_bounded_and_the_entry_is_named() {
                 .pax(&[("SCHILY.xattr.user.a", &[0; 21])])
                 .file("f", b"")
         ),
-        "layer entry \"f\" exceeds the limit of 20 bytes of extended attributes"
+        "entry \"f\" exceeds the limit of 20 bytes of extended attributes"
     );
     assert_eq!(
         refused(Tar::new().pax(&[("comment", &[0; 1000])]).file("f", b"")),
-        "layer entry \"PaxHeaders/x\" exceeds the limit of 1000 bytes of extended header"
+        "entry \"PaxHeaders/x\" exceeds the limit of 1000 bytes of extended header"
     );
     assert_eq!(
         refused(
@@ -229,7 +230,7 @@ fn bombs_are_bounded_and_the_entry_is_named() {
                 ])
                 .file("s", b"")
         ),
-        "layer entry \"s\" exceeds the limit of 1048576 bytes in one file"
+        "entry \"s\" exceeds the limit of 1048576 bytes in one file"
     );
     assert_eq!(
         refused(
@@ -240,7 +241,7 @@ fn bombs_are_bounded_and_the_entry_is_named() {
                 ])
                 .file("s", b"")
         ),
-        "layer entry \"s\" exceeds the limit of 3 sparse segments"
+        "entry \"s\" exceeds the limit of 3 sparse segments"
     );
     let mut trailing = Tar::new().file("a", b"").finish();
     trailing.resize(20_000, 0);
@@ -268,7 +269,7 @@ fn a_source_that_fails_is_told_apart_from_a_bad_archive() {
         matches!(error, LayerError::Read { offset: 1536, .. }),
         "{error:?}"
     );
-    assert!(chain(&error).starts_with("cannot read the layer archive at byte 1536: "));
+    assert!(chain(&error).starts_with("cannot read the archive at byte 1536: "));
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn an_archive_needs_no_end_marker_but_some_entry() {
     assert!(try_convert(&Tar::new().file("a", b"1").unfinished(), &Limits::default()).is_ok());
     assert!(try_convert(&Tar::new().finish(), &Limits::default()).is_ok());
     let error = try_convert(b"", &Limits::default()).err().unwrap();
-    assert_eq!(chain(&error), "layer archive is empty");
+    assert_eq!(chain(&error), "archive is empty");
 }
 
 #[test]
