@@ -105,6 +105,26 @@ impl Client {
         }
     }
 
+    /// Whether the sandbox answers within `limit`. One that is being killed does not, though its locks are still held and
+    /// its socket still takes connections.
+    pub fn answers(&self, limit: Duration) -> bool {
+        let ask = || -> Result<(), ClientError> {
+            let socket = self.connect()?;
+            socket
+                .set_read_timeout(Some(limit))
+                .map_err(ClientError::Connect)?;
+            let call = Call {
+                version: VERSION,
+                request: Request::Ping,
+            };
+            frame::send(&socket, &call, &[])?;
+            // Whatever it says: one of another version refuses, and lives.
+            frame::receive::<Reply>(&socket)?;
+            Ok(())
+        };
+        ask().is_ok()
+    }
+
     /// Sends a signal to the main process.
     ///
     /// # Errors

@@ -1,6 +1,14 @@
-//! The lock that means "this container runs". It is an open-file-description lock (fcntl(2)), not a
-//! flock: whether it is held can be asked without taking it, so that no reader ever disturbs a start.
-//! The monitor and its jailed child share it; it is free when both are gone, however they went.
+//! The locks that mean "this container runs". They are open-file-description locks (fcntl(2)), not
+//! flocks: whether one is held can be asked without taking it, so that no reader ever disturbs a start.
+//!
+//! | file | who holds it | how it is open there |
+//! |---|---|---|
+//! | `lock` | the monitor alone | for reading and writing: the run's last words go into it |
+//! | `alive` | the jailed half alone | for reading |
+//!
+//! A container runs while either is held. Code that broke into the jailed half can let go of `alive`, and of no more:
+//! while the monitor lives the container counts as running, and the monitor's death is the jailed half's (see
+//! decision 0017).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,19 +22,67 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 /// Name of the lock file in a container's directory.
 pub const LOCK_FILE: &str = "lock";
+/// Name of the file that the jailed half holds locked.
+const ALIVE_FILE: &str = "alive";
+/// How long a start waits for the jailed half of a run whose monitor is gone. The kernel kills it with the monitor, and
+/// it is gone in milliseconds unless the host's disk holds it up; a start that finds it after this says so.
+const DYING_WITHIN: Duration = Duration::from_secs(10);
 
-/// A held lock; dropping the last copy of its descriptor lets go.
+/// The monitor's lock; dropping it lets go. No copy of its descriptor may reach the jailed half.
 #[derive(Debug)]
 pub(crate) struct RunLock {
     file: File,
 }
 
+/// The jailed half's lock, on a descriptor that can write nothing. Made by the monitor, whose copy is closed once the
+/// jailed half has its own.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    file: File,
+}
+
+impl Alive {
+    /// Locks the file of the container in `dir`. To be called while the [`RunLock`] is held.
+    pub fn hold(dir: &Path) -> io::Result<Self> {
+        let file = open_alive(dir)?;
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&request(libc::F_RDLCK)))?;
+        Ok(Self { file })
+    }
+}
+
+impl AsRawFd for Alive {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Opens the file, made where it is missing: the second descriptor is for reading in any case.
+fn open_alive(dir: &Path) -> io::Result<File> {
+    let path = dir.join(ALIVE_FILE);
+    match File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            File::open(&path)
+        }
+        other => other,
+    }
+}
+
 impl RunLock {
-    /// Takes the lock.
+    /// Takes the lock, and waits for the jailed half of a run whose monitor was killed.
     ///
     /// # Errors
-    /// `WouldBlock` when the container runs.
+    /// `WouldBlock` when the container runs, `TimedOut` when only its jailed half is left and does not go.
     pub fn take(dir: &Path) -> io::Result<Self> {
+        Self::take_within(dir, DYING_WITHIN)
+    }
+
+    fn take_within(dir: &Path, dying: Duration) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -40,13 +96,17 @@ impl RunLock {
             Err(Errno::EAGAIN | Errno::EACCES) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(e) => return Err(e.into()),
         }
+        let watch = LockWatch {
+            files: vec![open_alive(dir)?],
+        };
+        if !watch.wait_free(Some(dying))? {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "processes of the last run are still there",
+            ));
+        }
         file.set_len(0)?;
         Ok(Self { file })
-    }
-
-    /// The descriptor; whoever else holds a copy of it prolongs the lock.
-    pub fn descriptor(&self) -> RawFd {
-        self.file.as_raw_fd()
     }
 
     /// Leaves the run's last words in the file, for those who wait with it open while the directory
@@ -56,17 +116,24 @@ impl RunLock {
     }
 }
 
-/// Someone else's view of the lock.
+/// Someone else's view of the locks.
 #[derive(Debug)]
 pub(crate) struct LockWatch {
-    file: File,
+    /// `lock`, and `alive` once it exists.
+    files: Vec<File>,
 }
 
 impl LockWatch {
+    /// # Errors
+    /// `NotFound` when the container never ran.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self {
-            file: File::open(dir.join(LOCK_FILE))?,
-        })
+        let mut files = vec![File::open(dir.join(LOCK_FILE))?];
+        match File::open(dir.join(ALIVE_FILE)) {
+            Ok(file) => files.push(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        Ok(Self { files })
     }
 
     /// As [`LockWatch::open`], but before the first run has made the file: a run may be over, and its
@@ -79,16 +146,23 @@ impl LockWatch {
             .truncate(false)
             .mode(0o600)
             .open(dir.join(LOCK_FILE))?;
-        Ok(Self { file })
+        Ok(Self {
+            files: vec![file, open_alive(dir)?],
+        })
     }
 
     pub fn held(&self) -> io::Result<bool> {
-        let mut question = request(libc::F_WRLCK);
-        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut question))?;
-        Ok(i32::from(question.l_type) != libc::F_UNLCK)
+        for file in &self.files {
+            let mut question = request(libc::F_WRLCK);
+            fcntl(file, FcntlArg::F_OFD_GETLK(&mut question))?;
+            if i32::from(question.l_type) != libc::F_UNLCK {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Blocks until nobody holds the lock, looking every millisecond at first and every ten later.
+    /// Blocks until nobody holds a lock, looking every millisecond at first and every ten later.
     /// Taking the lock instead would be simpler but would make a start that follows fail.
     pub fn wait_free(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut waited = Duration::ZERO;
@@ -110,13 +184,16 @@ impl LockWatch {
     /// What the run left in the file.
     pub fn last_words(&self) -> io::Result<Vec<u8>> {
         const MOST: usize = 1 << 16;
+        let Some(lock) = self.files.first() else {
+            return Ok(Vec::new());
+        };
         let mut bytes = vec![0; MOST];
         let mut filled = 0;
         while filled < MOST {
             let Some(rest) = bytes.get_mut(filled..) else {
                 break;
             };
-            match self.file.read_at(rest, filled as u64)? {
+            match lock.read_at(rest, filled as u64)? {
                 0 => break,
                 n => filled += n,
             }
@@ -126,7 +203,7 @@ impl LockWatch {
     }
 }
 
-/// Whether a monitor or its jailed child is alive for the container in `dir`.
+/// Whether a monitor or its jailed half is alive for the container in `dir`.
 ///
 /// # Errors
 /// When the lock file exists but cannot be asked.
@@ -160,6 +237,7 @@ fn request(kind: i32) -> libc::flock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn one_run_at_a_time_and_asking_never_disturbs() {
@@ -174,6 +252,45 @@ mod tests {
         drop(lock);
         assert!(!is_running(dir.path()).unwrap());
         RunLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_jailed_half_that_outlives_its_monitor_keeps_the_container_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        let alive = Alive::hold(dir.path()).unwrap();
+        drop(lock);
+        assert!(is_running(dir.path()).unwrap());
+        let refused = RunLock::take_within(dir.path(), Duration::from_millis(3)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        // A start right after the monitor's death waits for the rest of the run to die.
+        let path = dir.path().to_owned();
+        let start = std::thread::spawn(move || RunLock::take(&path));
+        std::thread::sleep(Duration::from_millis(20));
+        drop(alive);
+        let _lock = start.join().unwrap().unwrap();
+    }
+
+    /// The jailed half held the monitor's own lock: by unlocking it, its code made a second kernel start on the disk.
+    #[test]
+    fn the_jailed_halfs_descriptor_neither_frees_the_container_nor_writes_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        lock.leave(b"truth").unwrap();
+        let alive = Alive::hold(dir.path()).unwrap();
+        fcntl(&alive.file, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK))).unwrap();
+        assert!(is_running(dir.path()).unwrap());
+        assert_eq!(
+            RunLock::take(dir.path()).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        assert!(alive.file.write_all_at(b"a lie", 0).is_err());
+        let words = LockWatch::open(dir.path()).unwrap().last_words().unwrap();
+        assert_eq!(words, b"truth");
+        assert_ne!(
+            std::fs::metadata(dir.path().join(LOCK_FILE)).unwrap().ino(),
+            alive.file.metadata().unwrap().ino()
+        );
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::root::lock;
 /// A run takes its last steps within ten seconds of the record of its end: so often, and so long each time, one looks.
 const LOOKS: u32 = 200;
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a sandbox may take to answer at one look; a loaded host needs some milliseconds. One that never answers
+/// counts as running after all looks.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// The flags of `rm`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,15 +103,18 @@ pub(super) fn runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError>
     is_running(dir).map_err(|source| unknown(id, dir, source))
 }
 
-/// As [`runs`], but a run that has recorded its end and is about to let go is waited for: the record is what people
-/// see, so a command that follows must find it true.
+/// As [`runs`], but a run that is about to let go is waited for: one that has recorded its end, because the record is
+/// what people see and a command that follows must find it true; and one whose sandbox was killed, which has not
+/// recorded it yet. Such a sandbox does not answer.
 pub(super) fn still_runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError> {
     for _ in 0..LOOKS {
         if !runs(id, dir)? {
             return Ok(false);
         }
         // One that starts again has an old record too, for as long as it takes to boot.
-        if read_state(dir).is_ok_and(|state| state.status != Status::Exited) {
+        if read_state(dir).is_ok_and(|state| state.status != Status::Exited)
+            && bulkhead_sandbox::Client::open(dir).is_ok_and(|client| client.answers(ANSWER))
+        {
             return Ok(true);
         }
         wait_free(dir, LOOK).map_err(|source| unknown(id, dir, source))?;

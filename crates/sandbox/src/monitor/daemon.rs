@@ -11,8 +11,16 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, dup2_stdin, fork, setsid};
 
+use super::sys;
+
 /// Forks. `None` in the parent; in the child the start channel, which leaves descriptor 0.
+///
+/// Descriptors that whoever called us forgot to close are closed first of all: the monitor would keep them open, and
+/// locks and pipes behind them, until the container ends.
 pub(super) fn detach() -> Option<io::Result<UnixStream>> {
+    if let Err(e) = sys::close_inherited() {
+        return Some(Err(e.into()));
+    }
     let channel = match take_channel() {
         Ok(channel) => channel,
         Err(e) => return Some(Err(e)),

@@ -5,6 +5,7 @@
 mod daemon;
 mod open;
 mod record;
+mod sys;
 mod watch;
 
 pub use open::CONSOLE_LOG;

@@ -16,7 +16,7 @@ use crate::state::{State, Status, write_state};
 use crate::timings::Timings;
 
 /// The working directory is the container's, whatever it is called by now.
-const HERE: &str = ".";
+pub(super) const HERE: &str = ".";
 
 pub(super) struct Record {
     state: State,

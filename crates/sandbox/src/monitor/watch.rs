@@ -1,7 +1,8 @@
 //! From the launch message to the last record.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail};
@@ -11,7 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::open::Opened;
-use super::record::Record;
+use super::record::{HERE, Record};
+use super::sys;
 use crate::boot::MachineBoot;
 use crate::chain::chain;
 use crate::compartment::{self, Parts, Walls};
@@ -32,7 +34,7 @@ pub(super) fn run(
     timings: Timings,
     launcher: &UnixStream,
 ) -> Result<(), StartFailure> {
-    let lock = RunLock::take(std::path::Path::new(".")).map_err(|e| match e.kind() {
+    let lock = RunLock::take(Path::new(HERE)).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => StartFailure::AlreadyRunning,
         _ => StartFailure::File {
             what: "lock".to_owned(),
@@ -40,10 +42,8 @@ pub(super) fn run(
             reason: e.to_string(),
         },
     })?;
-    let liveness = lock.descriptor();
     let mut record = Record::new(lock, spec.auto_remove);
-    let started =
-        Opened::open(&spec).and_then(|opened| spawn(spec, opened, early, timings, liveness));
+    let started = Opened::open(&spec).and_then(|opened| spawn(spec, opened, early, timings));
     let (jailed, events) = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -95,12 +95,12 @@ fn spawn(
     opened: Opened,
     early: Option<UnixStream>,
     timings: Timings,
-    liveness: i32,
 ) -> Result<(Jailed, UnixStream), StartFailure> {
     let jail_error = |e: &dyn std::error::Error| StartFailure::Jail { reason: chain(e) };
     let (ours, theirs) = UnixStream::pair().map_err(|e| jail_error(&e))?;
     let mut keep = opened.descriptors();
-    keep.extend([liveness, theirs.as_raw_fd()]);
+    // Never the run lock's descriptor: who holds it can let go of the lock.
+    keep.push(theirs.as_raw_fd());
     keep.extend(early.iter().map(AsRawFd::as_raw_fd));
     let disabled = spec.jail.disabled;
     let host_ids = HostIds::stable(IdRange::default(), spec.id.as_str());
@@ -120,6 +120,7 @@ fn spawn(
                 log,
                 console_log,
                 listener,
+                alive,
             } = opened;
             let timings = Timings {
                 jailed: Timings::now(),
@@ -142,6 +143,7 @@ fn spawn(
                 timings,
             };
             compartment::run(parts, Walls::new(enclosure, disabled), Box::new(boot));
+            drop(alive);
             0
         })
         .map_err(|e| jail_error(&e))?;
@@ -208,7 +210,7 @@ fn reap(jailed: &Jailed) -> String {
     let timeout = PollTimeout::try_from(GONE_WITHIN).unwrap_or(PollTimeout::MAX);
     let mut fds = [PollFd::new(jailed.pidfd.as_fd(), PollFlags::POLLIN)];
     if matches!(poll(&mut fds, timeout), Ok(0)) {
-        kill(&jailed.pidfd);
+        sys::kill(&jailed.pidfd);
     }
     let how = match waitid(Id::PIDFd(jailed.pidfd.as_fd()), WaitPidFlag::WEXITED) {
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
@@ -219,17 +221,4 @@ fn reap(jailed: &Jailed) -> String {
     // Where the host forbids a process namespace, the kernel's processes outlive their sandbox.
     jailed.sweep();
     how
-}
-
-fn kill(pidfd: &OwnedFd) {
-    // SAFETY: plain numbers and a null pointer, which the call allows.
-    unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        );
-    }
 }

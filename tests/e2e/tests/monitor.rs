@@ -1,0 +1,133 @@
+//! What the outer half of a sandbox promises: who holds what, and that its record is true however a run ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bulkhead_e2e::{Bulkhead, Running, each_user, sandbox_processes};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Process ids of the monitor and of the jailed half.
+fn halves(b: &Bulkhead, name: &str) -> (i32, i32) {
+    let container = b.inspect(name);
+    let pid = |value: &serde_json::Value| i32::try_from(value.as_i64().unwrap()).unwrap();
+    (
+        pid(&container["Bulkhead"]["MonitorPid"]),
+        pid(&container["State"]["Pid"]),
+    )
+}
+
+/// What `pid` has open: the file, and whether it may be written through this descriptor.
+fn open_files(pid: i32) -> Vec<(PathBuf, bool)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+    {
+        let number = entry.file_name().into_string().unwrap();
+        let (Ok(target), Ok(info)) = (
+            std::fs::read_link(entry.path()),
+            std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")),
+        ) else {
+            continue;
+        };
+        let flags = info
+            .lines()
+            .find_map(|line| line.strip_prefix("flags:"))
+            .unwrap();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+        // O_ACCMODE is 3, O_RDONLY is 0.
+        files.push((target, flags & 3 != 0));
+    }
+    files
+}
+
+/// A shell that runs `script` and then, as `"$@"`, `bulkhead ARGS`.
+fn from_a_shell(b: &Bulkhead, script: &str, args: &[&str]) -> Command {
+    let real = b.process(args);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{script}\n\"$@\""), "sh"]);
+    command.arg(real.get_program()).args(real.get_args());
+    command.current_dir(b.home());
+    for (name, value) in real.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+each_user! {
+    // Code that broke into the jailed half let go of the lock, and a second kernel started on the same disk.
+    nothing_in_the_jail_holds_the_lock_that_means_running(b) {
+        b.run(&["run", "-d", "--name", "held", "busybox", "sleep", "1000"]).ok();
+        let (monitor, jailed) = halves(b, "held");
+        let at = |name: &str| b.run(&["inspect", "-f", "{{.Bulkhead.Directory}}", "held"]).ok().text() + "/" + name;
+        let lock = PathBuf::from(at("lock"));
+        assert!(open_files(monitor).contains(&(lock.clone(), true)), "the monitor holds it");
+        let kernel = sandbox_processes(&b.root()).into_iter().filter(|process| process.parent == jailed);
+        for pid in kernel.map(|process| process.pid).chain([jailed]) {
+            let files = open_files(pid);
+            assert!(files.iter().all(|(file, _)| *file != lock), "{pid}: {files:?}");
+            let writable = files.iter().filter(|(file, writable)| *writable && file.starts_with(b.root()));
+            let mut names: Vec<_> = writable.filter_map(|(file, _)| file.file_name()?.to_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let known = ["console.log", "log.0", "log.1", "sandbox.log", "scratch.ext4"];
+            assert!(names.iter().all(|name| known.contains(name)), "{pid} may write {names:?}");
+        }
+        b.run(&["rm", "-f", "held"]).ok();
+        b.expect_nothing_left();
+    }
+
+    // `flock -n 9 && bulkhead run -d …` held the lock until the container ended.
+    a_callers_descriptors_do_not_stay_open_in_a_container(b) {
+        let path = b.home().join("callers.lock");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let locked = format!("exec 9>{0} && flock -n 9 || exit 9", path.display());
+        let mut run = from_a_shell(b, &locked, &["run", "-d", "--name", "started", "busybox", "sleep", "1000"]);
+        Running::start(&mut run, None).finish().ok();
+        let file = std::fs::File::open(&path).unwrap();
+        assert!(Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok(), "the caller's lock is held by the container");
+        for process in sandbox_processes(&b.root()) {
+            let files = open_files(process.pid);
+            assert!(files.iter().all(|(file, _)| *file != path), "{}: {files:?}", process.line);
+        }
+        b.run(&["rm", "-f", "started"]).ok();
+        b.expect_nothing_left();
+    }
+
+    a_start_right_after_the_monitors_death_has_the_disk_to_itself(b) {
+        b.run(&["run", "-d", "--name", "again", "busybox", "sleep", "1000"]).ok();
+        for _ in 0..3 {
+            let (monitor, jailed) = halves(b, "again");
+            kill(monitor);
+            b.run(&["start", "again"]).ok();
+            let (next, other) = halves(b, "again");
+            assert!(next != monitor && other != jailed, "it was started anew");
+            assert!(!Path::new(&format!("/proc/{jailed}")).exists(), "the run before is gone");
+        }
+        b.run(&["rm", "-f", "again"]).ok();
+        b.expect_nothing_left();
+    }
+
+    // With two kernels on it, a disk's file system is lost.
+    a_disk_that_another_process_writes_is_not_started_on(b) {
+        b.run(&["run", "--name", "busy", "busybox", "true"]).ok();
+        let disk = b.run(&["inspect", "-f", "{{.Bulkhead.Directory}}", "busy"]).ok().text() + "/scratch.ext4";
+        let writer = std::fs::OpenOptions::new().write(true).open(&disk).unwrap();
+        b.run(&["start", "busy"]).expect_code(1).says("scratch.ext4").says("another process has it open for writing");
+        drop(writer);
+        b.run(&["start", "-a", "busy"]).ok();
+        b.run(&["rm", "busy"]).ok();
+        b.expect_nothing_left();
+    }
+}
