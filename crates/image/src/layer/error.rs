@@ -18,9 +18,6 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
-    /// Not a single byte came.
-    #[error("archive is empty")]
-    Empty,
     /// The archive ends before what it promised.
     #[error("archive is truncated at byte {offset}, within {within}")]
     Truncated {

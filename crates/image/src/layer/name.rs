@@ -82,12 +82,9 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Splits a name and recognises whiteouts (OCI image specification, "Whiteouts").
 pub(crate) fn meaning(path: &[u8], max_path: usize) -> Result<Meaning<'_>, NameProblem> {
     let mut parent = components(path, max_path)?;
+    // GNU tar takes an empty name for ".", and so does Docker.
     let Some(name) = parent.pop() else {
-        return if path.is_empty() {
-            Err(NameProblem::Empty)
-        } else {
-            Ok(Meaning::Root)
-        };
+        return Ok(Meaning::Root);
     };
     if parent.iter().any(|part| part.starts_with(WHITEOUT_META)) {
         return Ok(Meaning::Bookkeeping);
@@ -146,6 +143,7 @@ mod tests {
         );
         assert_eq!(meaning(b"./", 4095), Ok(Meaning::Root));
         assert_eq!(meaning(b"/", 4095), Ok(Meaning::Root));
+        assert_eq!(meaning(b"", 4095), Ok(Meaning::Root));
     }
 
     #[test]
@@ -196,7 +194,6 @@ mod tests {
 
     #[test]
     fn names_that_no_file_system_takes_are_refused() {
-        assert_eq!(meaning(b"", 4095), Err(NameProblem::Empty));
         assert_eq!(meaning(b"a\0b", 4095), Err(NameProblem::Nul));
         assert_eq!(
             meaning(&[b'a'; 256], 4095),

@@ -21,7 +21,9 @@ pub(super) const SCHEMA_1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
-pub(super) const LAYERS: [&str; 9] = [
+/// Layers that can be unpacked. Docker's foreign ones and OCI's nondistributable ones are layers like others once they
+/// are here; their types only ask a registry not to hand them on.
+pub(super) const LAYERS: [&str; 11] = [
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
@@ -31,6 +33,8 @@ pub(super) const LAYERS: [&str; 9] = [
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 
 /// Whether `media_type` names an index or a manifest list.

@@ -106,8 +106,7 @@ impl<'a, R: Read> Archive<'a, R> {
                 _ if extended => {
                     return Err(self.input.truncated("an extended header without an entry"));
                 }
-                None if offset == 0 => return Err(LayerError::Empty),
-                // Some tools leave the closing zeros out.
+                // Some tools leave the closing zeros out, and of an empty layer not a byte is left then.
                 None => return Ok(None),
                 Some(_) => {
                     self.input.drain()?;

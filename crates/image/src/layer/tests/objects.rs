@@ -348,11 +348,22 @@ fn bookkeeping_of_other_engines_is_passed_over() {
 }
 
 #[test]
-fn an_archive_needs_no_end_marker_but_some_entry() {
+fn an_archive_needs_no_end_marker_and_no_entry() {
     assert!(try_convert(&Tar::new().file("a", b"1").unfinished(), &Limits::default()).is_ok());
     assert!(try_convert(&Tar::new().finish(), &Limits::default()).is_ok());
-    let error = try_convert(b"", &Limits::default()).err().unwrap();
-    assert_eq!(chain(&error), "archive is empty");
+    let empty = converted(b"");
+    assert_eq!((empty.summary.entries, empty.summary.data_bytes), (0, 0));
+    assert!(empty.tree().children(0).unwrap().is_empty());
+}
+
+#[test]
+fn an_entry_without_a_name_is_the_root() {
+    let archive = Tar::new().dir_mode("", 0o711).file("after", b"1").finish();
+    let tree = converted(&archive).tree();
+    assert_eq!(tree.inodes[0].attributes.mode, 0o711);
+    assert!(exists(&tree, "after"));
+    let error = try_convert(&Tar::new().file("", b"1").finish(), &Limits::default());
+    assert!(matches!(error, Err(LayerError::ReplacesRoot { .. })));
 }
 
 #[test]
