@@ -39,7 +39,8 @@ pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
-    Credentials, PullOptions, PushSummary, RegistryError, RegistryOptions, RetryPolicy, pull, push,
+    Credentials, CredentialsError, PullOptions, PushSummary, RegistryError, RegistryOptions,
+    RetryPolicy, Searched, pull, push,
 };
 pub use store::{
     HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store,

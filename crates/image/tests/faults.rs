@@ -87,7 +87,7 @@ fn status_401_asks_for_credentials() {
     let (error, ..) =
         fails(|_, _| Some(Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\"")));
     assert!(
-        matches!(error, RegistryError::Unauthorized { .. }),
+        matches!(error, RegistryError::NoCredentials { .. }),
         "{error:?}"
     );
     assert_eq!(error.kind(), ErrorKind::Unauthorized);

@@ -26,6 +26,14 @@ impl Client<'_> {
             detail_of(&body),
         );
         match status {
+            StatusCode::UNAUTHORIZED if self.credentials.is_none() => {
+                RegistryError::NoCredentials {
+                    registry,
+                    repository,
+                    searched: self.searched.clone(),
+                    detail,
+                }
+            }
             StatusCode::UNAUTHORIZED => RegistryError::Unauthorized {
                 registry,
                 repository,

@@ -1,17 +1,11 @@
 //! Credentials and tokens (distribution project, "Token Authentication Specification").
 
 use std::collections::HashMap;
-use std::env;
-use std::path::{Path, PathBuf};
 
-use docker_credential::{CredentialRetrievalError, DockerCredential};
 use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, Url};
 use serde::Deserialize;
-
-use super::error::RegistryError;
-use crate::reference::Reference;
 
 /// What to show a registry or its token service.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,52 +29,6 @@ impl std::fmt::Debug for Credentials {
             Self::Identity(_) => f.write_str("Identity"),
         }
     }
-}
-
-impl Credentials {
-    /// What Docker's configuration (`$DOCKER_CONFIG` or `~/.docker`) has for the registry, also by
-    /// way of a credential helper. No configuration and no entry mean anonymous access.
-    pub(super) fn from_docker_config(reference: &Reference) -> Result<Option<Self>, RegistryError> {
-        let Some(path) = docker_config() else {
-            return Ok(None);
-        };
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let registry = reference.registry();
-        // Docker Hub's entry has its first API's address for a name, for ever.
-        let server = if registry == "docker.io" {
-            "https://index.docker.io/v1/"
-        } else {
-            registry
-        };
-        match docker_credential::get_credential(server) {
-            Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Self::Identity(token))),
-            Ok(DockerCredential::UsernamePassword(user, password)) => {
-                Ok(Some(Self::Password { user, password }))
-            }
-            Err(
-                CredentialRetrievalError::NoCredentialConfigured
-                | CredentialRetrievalError::ConfigNotFound,
-            ) => Ok(None),
-            // Helpers say so, in varying words, when they simply have nothing for this server.
-            Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
-                if format!("{stdout}{stderr}").contains("credentials not found") =>
-            {
-                Ok(None)
-            }
-            Err(source) => Err(RegistryError::Credentials {
-                registry: registry.to_owned(),
-                source,
-            }),
-        }
-    }
-}
-
-fn docker_config() -> Option<PathBuf> {
-    let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let dir = dir.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".docker")));
-    dir.map(|dir| dir.join("config.json"))
 }
 
 /// How a registry wants to be asked.

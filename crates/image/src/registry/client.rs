@@ -8,6 +8,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::answers::retry_after;
 use super::auth::Credentials;
+use super::credentials::{self, Searched};
 use super::error::RegistryError;
 use super::hosts::{extra_certificates, is_loopback};
 use super::retry::is_transient;
@@ -35,6 +36,8 @@ pub(super) struct Client<'a> {
     may_upgrade: bool,
     pub(super) scopes: Vec<String>,
     pub(super) credentials: Option<Credentials>,
+    /// Where credentials were looked for, if there are none.
+    pub(super) searched: Searched,
     pub(super) authorization: Mutex<Option<HeaderValue>>,
     pub(super) retry: RetryPolicy,
     pub(super) progress: &'a dyn Progress,
@@ -88,9 +91,12 @@ impl<'a> Client<'a> {
                 .iter()
                 .map(|repository| format!("repository:{repository}:pull")),
         );
-        let credentials = match &options.credentials {
-            Some(credentials) => Some(credentials.clone()),
-            None => Credentials::from_docker_config(reference)?,
+        let found = match &options.credentials {
+            Some(credentials) => credentials::Found::given(credentials),
+            None => credentials::find(reference).map_err(|source| RegistryError::Credentials {
+                registry: reference.registry().to_owned(),
+                source,
+            })?,
         };
         Ok(Self {
             http,
@@ -98,7 +104,8 @@ impl<'a> Client<'a> {
             base: Mutex::new(format!("{}://{host}", if plain { "http" } else { "https" })),
             may_upgrade: plain,
             scopes,
-            credentials,
+            credentials: found.credentials,
+            searched: found.searched,
             authorization: Mutex::new(None),
             retry: options.retry.clone(),
             progress,

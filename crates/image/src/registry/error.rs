@@ -2,6 +2,7 @@
 
 use bulkhead_types::Digest;
 
+use super::credentials::{CredentialsError, Searched};
 use crate::kind::ErrorKind;
 use crate::manifest::ManifestError;
 use crate::store::StoreError;
@@ -10,7 +11,19 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// 401: no credentials, or wrong ones.
+    /// 401, and nothing to answer it with.
+    #[error("{registry} wants credentials for {repository}, and {searched}{}", said(.detail))]
+    NoCredentials {
+        /// Host.
+        registry: String,
+        /// Repository.
+        repository: String,
+        /// Where they were looked for.
+        searched: Searched,
+        /// What the registry said.
+        detail: String,
+    },
+    /// 401 in spite of credentials.
     #[error("{registry} wants other credentials for {repository}{}", said(.detail))]
     Unauthorized {
         /// Host.
@@ -147,14 +160,14 @@ pub enum RegistryError {
         /// Why.
         reason: String,
     },
-    /// Docker's configuration or a credential helper failed.
+    /// A credentials file or a credential helper failed.
     #[error("cannot read the credentials for {registry}")]
     Credentials {
         /// Host.
         registry: String,
         /// Why.
         #[source]
-        source: docker_credential::CredentialRetrievalError,
+        source: CredentialsError,
     },
     /// The image to push has no such name.
     #[error("{0} cannot be pushed: a name with a tag is needed")]
@@ -184,9 +197,10 @@ impl RegistryError {
     /// The class of the failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unauthorized { .. } | Self::Token { .. } | Self::Credentials { .. } => {
-                ErrorKind::Unauthorized
-            }
+            Self::NoCredentials { .. }
+            | Self::Unauthorized { .. }
+            | Self::Token { .. }
+            | Self::Credentials { .. } => ErrorKind::Unauthorized,
             Self::Denied { .. } => ErrorKind::Denied,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
@@ -210,12 +224,15 @@ impl RegistryError {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::NoCredentials { .. } => Some(
+                "log in with `docker login`, `podman login` or `skopeo login`: what they write is used",
+            ),
             Self::Unauthorized { .. } => {
-                Some("log in with `docker login`, which writes ~/.docker/config.json")
+                Some("log in again with `docker login`, `podman login` or `skopeo login`")
             }
-            Self::Credentials { .. } => {
-                Some("check ~/.docker/config.json and the credential helper that it names")
-            }
+            Self::Credentials { .. } => Some(
+                "log in again with `docker login`, or check the file and the helper that it names",
+            ),
             Self::Cut { .. } => Some("pull again: it continues where it stopped"),
             Self::RateLimited { .. } => Some("wait, or log in for a higher limit"),
             Self::Transport { .. } => Some(

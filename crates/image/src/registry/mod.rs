@@ -7,6 +7,7 @@
 mod answers;
 mod auth;
 mod client;
+mod credentials;
 mod documents;
 mod download;
 mod error;
@@ -18,6 +19,7 @@ mod retry;
 mod upload;
 
 pub use auth::Credentials;
+pub use credentials::{CredentialsError, Searched};
 pub use error::RegistryError;
 pub use pull::{PullOptions, pull};
 pub use push::{PushSummary, push};
@@ -29,7 +31,7 @@ pub struct RegistryOptions {
     /// `host[:port]` of registries that may be reached over HTTP or with a certificate that cannot
     /// be verified. Loopback addresses may be reached over HTTP always.
     pub insecure: Vec<String>,
-    /// Credentials to use instead of those in Docker's configuration file.
+    /// Credentials to use instead of those that `docker login` and its kin wrote.
     pub credentials: Option<Credentials>,
     /// When to give up.
     pub retry: RetryPolicy,
