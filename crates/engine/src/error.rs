@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bulkhead_image::Platform;
 use bulkhead_types::exit_code;
 
 use crate::container::ContainerError;
@@ -34,6 +35,18 @@ pub enum Error {
     /// No image of that name.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// The image of that name is for another platform than the one asked for.
+    #[error(
+        "image with reference {name} was found but its platform ({actual}) does not match the specified platform ({wanted})"
+    )]
+    OtherPlatform {
+        /// The image, as typed but familiar.
+        name: String,
+        /// What it is for.
+        actual: Platform,
+        /// What was asked for.
+        wanted: Platform,
+    },
     /// The image store.
     #[error(transparent)]
     Store(#[from] bulkhead_image::StoreError),
@@ -90,7 +103,7 @@ impl Error {
             Self::Disk(error) => error.kind(),
             Self::Guest(error) => error.kind(),
             Self::File(error) => error.kind(),
-            Self::NoSuchImage(_) => ErrorKind::NotFound,
+            Self::NoSuchImage(_) | Self::OtherPlatform { .. } => ErrorKind::NotFound,
             Self::Store(error) => error.kind().into(),
         }
     }
@@ -103,7 +116,7 @@ impl Error {
             Self::Disk(error) => error.hint(),
             Self::Guest(error) => error.hint(),
             Self::Store(error) => error.hint().map(str::to_owned),
-            Self::NoSuchImage(_) => None,
+            Self::NoSuchImage(_) | Self::OtherPlatform { .. } => None,
             Self::File(error) => match error.kind() {
                 ErrorKind::PermissionDenied => Some(
                     "choose a directory of your own with --root or BULKHEAD_ROOT".to_owned(),

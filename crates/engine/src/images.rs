@@ -1,6 +1,8 @@
 //! Images where containers come in: use, removal, pruning.
 
-use bulkhead_image::{Image, ImageUse, PruneFilter, Pruned, Reference, Removed, StoreError};
+use bulkhead_image::{
+    Image, ImageUse, Platform, PruneFilter, Pruned, Reference, Removed, StoreError,
+};
 use bulkhead_sandbox::Status;
 use bulkhead_types::Digest;
 use jiff::Timestamp;
@@ -18,6 +20,34 @@ impl Engine {
             StoreError::NotFound(_) => Error::NoSuchImage(familiar(text)),
             other => other.into(),
         })
+    }
+
+    /// The image that a container is made of, and a warning where nobody asked for its platform and this host does not
+    /// run it.
+    pub(crate) fn image_for(
+        &self,
+        text: &str,
+        platform: Option<&Platform>,
+    ) -> Result<(Image, Option<String>), Error> {
+        let image = self.image(text)?;
+        let actual = || Platform::of_image(&image.config);
+        let warning = match platform {
+            Some(wanted) if !wanted.accepts_image(&image.config) => {
+                return Err(Error::OtherPlatform {
+                    name: familiar(text),
+                    actual: actual(),
+                    wanted: wanted.clone(),
+                });
+            }
+            None if !Platform::host().accepts_image(&image.config) => Some(format!(
+                "The requested image's platform ({}) does not match the detected host platform ({}) \
+                 and no specific platform was requested",
+                actual(),
+                Platform::host_in_full()
+            )),
+            _ => None,
+        };
+        Ok((image, warning))
     }
 
     /// The identifier of an image, if there is one of that name.

@@ -37,6 +37,34 @@ each_user! {
         b.run(&["pull", &image]).ok();
     }
 
+    a_local_image_for_another_platform_is_not_run_as_the_wanted_one(b) {
+        b.run(&["run", "--rm", "--pull", "never", "--platform", "linux/arm64", "busybox", "true"])
+            .expect_code(125)
+            .says("was found but its platform (linux/amd64) does not match the specified platform (linux/arm64)");
+        b.run(&["create", "--pull", "never", "--platform", "linux/arm64", "busybox"]).expect_code(1).says("does not match");
+        let level = b.run(&["run", "--rm", "--platform", "linux/amd64/v1", "busybox", "echo", "plain"]).ok();
+        assert_eq!(level.text(), "plain", "plain images are what the first level means");
+
+        let Some(registry) = DockerRegistry::start() else { return };
+        let image = registry.image("both:1");
+        // The programs are this host's all the same, so that what was chosen can be seen by running it.
+        let tar = bulkhead_e2e::busybox_tar();
+        b.command(&["import", "--platform", "linux/arm64", "-", &image]).with_input(tar).finish().ok();
+        let arm = b.run(&["images", "-q", "--no-trunc", &image]).ok().text();
+        b.run(&["push", &image]).ok();
+        b.run(&["tag", "busybox", &image]).ok();
+        let run = b.run(&["run", "--rm", "--platform", "linux/arm64", &image, "echo", "pulled"]).ok();
+        assert_eq!(run.text(), "pulled");
+        assert!(run.stderr.contains("Unable to find image"), "{}", run.stderr);
+        assert_eq!(b.run(&["images", "-q", "--no-trunc", &image]).ok().text(), arm);
+        let again = b.run(&["run", "--rm", "--platform", "linux/arm64", &image, "echo", "here"]).ok();
+        assert!(!again.stderr.contains("Unable to find image"), "{}", again.stderr);
+        let unasked = b.run(&["run", "--rm", &image, "true"]).ok();
+        assert!(unasked.stderr.contains("does not match the detected host platform"), "{}", unasked.stderr);
+        b.run(&["run", "--rm", "--platform", "linux/s390x", &image, "true"]).expect_code(125)
+            .says("no image for platform linux/s390x");
+    }
+
     two_pulls_of_one_image_share_the_work(b) {
         let Some(registry) = DockerRegistry::start() else { return };
         let image = published(b, &registry, "twice:1");

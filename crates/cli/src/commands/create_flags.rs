@@ -97,7 +97,7 @@ pub struct CreateFlags {
     /// Assign a name to the container
     #[arg(long, value_name = "string")]
     name: Option<String>,
-    /// Pull this platform's image if the image is an index ("linux/amd64")
+    /// Use the image for this platform, pulling it if the local one is for another ("linux/amd64")
     #[arg(long, value_name = "string")]
     platform: Option<Platform>,
     /// Pull image before creating ("always", "missing", "never") (default "missing")
@@ -195,6 +195,7 @@ impl CreateFlags {
                 .map(str::parse::<Signal>)
                 .transpose()?,
             stop_timeout: self.stop_timeout,
+            platform: self.platform.clone(),
             isolation: self.isolation,
         })
     }
@@ -208,7 +209,9 @@ impl CreateFlags {
             self.pull(engine, &options.image)?;
         }
         let container = match engine.create(&options) {
-            Err(EngineError::NoSuchImage(name)) if policy == PullPolicy::Missing => {
+            Err(EngineError::NoSuchImage(name) | EngineError::OtherPlatform { name, .. })
+                if policy == PullPolicy::Missing =>
+            {
                 if !self.quiet {
                     eprintln!("Unable to find image '{name}' locally");
                 }

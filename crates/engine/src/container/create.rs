@@ -34,16 +34,17 @@ const SHM_SIZE: ByteSize = ByteSize(64 << 20);
 const NAME_ATTEMPTS: u32 = 32;
 
 impl Engine {
-    /// Creates a container. A missing image is an error of kind `NotFound`; pulling is the caller's.
+    /// Creates a container. A missing image, and one for another platform than the one asked for, is an error of kind
+    /// `NotFound`; pulling is the caller's.
     pub fn create(&self, options: &CreateOptions) -> Result<Container, Error> {
         // Until the record names the image, the lease keeps it from being removed.
         let _lease = self.store()?.lease()?;
         // Before the image, which may have to be pulled first: a host that can run nothing is told so at once.
         let guest = self.guest(options.isolation)?;
-        let image = self.image(&options.image)?;
+        let (image, warning) = self.image_for(&options.image, options.platform.as_ref())?;
         let disk = self.store()?.disk(&image)?;
         let config = image.config.config().clone().unwrap_or_default();
-        self.create_from(
+        let mut container = self.create_from(
             options,
             &CreateImage {
                 id: image.id,
@@ -51,7 +52,9 @@ impl Engine {
                 disk: disk.parts,
             },
             &guest,
-        )
+        )?;
+        container.warnings.extend(warning);
+        Ok(container)
     }
 
     pub(crate) fn create_from(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_image::Platform;
 use bulkhead_types::{ByteSize, ContainerName, Isolation, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,8 @@ pub struct CreateOptions {
     pub stop_signal: Option<Signal>,
     /// `--stop-timeout` in seconds; negative waits for ever.
     pub stop_timeout: Option<i64>,
+    /// `--platform`: what the image must be for.
+    pub platform: Option<Platform>,
     /// `--isolation`.
     pub isolation: Option<Isolation>,
 }

@@ -71,9 +71,7 @@ fn load_one(
         let bytes = store.read_blob(&digest, MANIFEST_MAX)?;
         let manifest = match manifest::parse_manifest(&bytes, None).map_err(document)? {
             Document::Index(index) if depth < DEPTH => {
-                current = manifest::choose(&index, platform)
-                    .map_err(document)?
-                    .clone();
+                current = manifest::choose(&index, platform).map_err(document)?;
                 depth += 1;
                 continue;
             }

@@ -75,4 +75,31 @@ pub enum ManifestError {
         /// What there is.
         available: Vec<String>,
     },
+    /// Indexes within indexes, deeper than anybody needs.
+    #[error("the index holds indexes more than {0} deep")]
+    TooDeep(usize),
+    /// An index that leads from document to document without an image for the platform.
+    #[error("no image for platform {wanted} among the first {limit} documents of the index")]
+    SearchTooLong {
+        /// What was asked for.
+        wanted: String,
+        /// Documents.
+        limit: usize,
+    },
+}
+
+impl ManifestError {
+    /// Whether the document is sound but something else than a container image: an artifact, a signature, a layer of
+    /// a foreign kind. In an index such a thing lies beside images and does not spoil them.
+    pub(crate) fn is_no_image(&self) -> bool {
+        matches!(
+            self,
+            Self::MediaType(_)
+                | Self::ConfigMediaType(_)
+                | Self::LayerMediaType { .. }
+                | Self::Schema1
+                | Self::SchemaVersion(_)
+                | Self::Digest(_)
+        )
+    }
 }

@@ -5,6 +5,7 @@
 
 mod error;
 mod media;
+mod search;
 
 use bulkhead_types::Digest;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
@@ -18,6 +19,7 @@ pub(crate) use media::{
     DOCKER_INDEX, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
+pub(crate) use search::Search;
 
 /// Manifests and indexes above this many bytes are refused (distribution specification,
 /// "Pushing manifests": registries should enforce a limit, and at least 4 MiB is common).
@@ -194,57 +196,13 @@ pub(crate) fn layers_of(
     Ok(manifest.layers().iter().cloned().zip(ids).collect())
 }
 
-/// The entry of `index` for `platform`; the first of several, as the specification asks.
+/// The entry of `index` for `platform`: the best fit, the first of several, and one without a platform where none
+/// says that it fits.
 ///
 /// # Errors
 /// [`ManifestError::NoPlatform`], [`ManifestError::Digest`].
-pub fn choose<'a>(
-    index: &'a ImageIndex,
-    platform: &Platform,
-) -> Result<&'a Descriptor, ManifestError> {
-    let usable = |d: &&Descriptor| known_manifest_type(d.media_type().as_ref());
-    let found =
-        index
-            .manifests()
-            .iter()
-            .filter(usable)
-            .find(|descriptor| match descriptor.platform() {
-                Some(p) => platform.accepts(
-                    &p.os().to_string(),
-                    &p.architecture().to_string(),
-                    p.variant().as_deref(),
-                ),
-                None => index.manifests().len() == 1,
-            });
-    if let Some(descriptor) = found {
-        digest_of(descriptor)?;
-        return Ok(descriptor);
-    }
-    let mut available: Vec<String> = index
-        .manifests()
-        .iter()
-        .filter_map(|d| d.platform().as_ref())
-        .map(|p| {
-            let variant = p.variant().clone();
-            Platform {
-                os: p.os().to_string(),
-                architecture: p.architecture().to_string(),
-                variant,
-            }
-            .to_string()
-        })
-        // Attestations hide behind this platform.
-        .filter(|text| text != "unknown/unknown")
-        .take(100)
-        .collect();
-    available.dedup();
-    if available.is_empty() {
-        available.push("none".into());
-    }
-    Err(ManifestError::NoPlatform {
-        wanted: platform.to_string(),
-        available,
-    })
+pub fn choose(index: &ImageIndex, platform: &Platform) -> Result<Descriptor, ManifestError> {
+    Ok(Search::new(index, platform).next()?.descriptor)
 }
 
 /// A descriptor's digest as the only algorithm that the store knows.

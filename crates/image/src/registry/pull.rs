@@ -15,7 +15,7 @@ use super::error::RegistryError;
 use super::{RegistryOptions, block_on};
 use crate::kind::ErrorKind;
 use crate::manifest::{
-    self, CONFIG_MAX, DOCKER_MANIFEST, Document, ManifestError, OCI_MANIFEST, digest_of,
+    self, CONFIG_MAX, DOCKER_MANIFEST, Document, ManifestError, OCI_MANIFEST, Search, digest_of,
 };
 use crate::platform::Platform;
 use crate::progress::{Outcome, Progress};
@@ -124,58 +124,75 @@ async fn find(
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let wanted = reference.digest().map(ToString::to_string);
     let wanted = wanted.unwrap_or_else(|| reference.tag().unwrap_or("latest").to_owned());
-    let mut raw = client.manifest(&wanted).await?;
+    let raw = client.manifest(&wanted).await?;
     let top = raw.digest.clone();
-    let parse = |raw: &RawManifest| {
-        manifest::parse_manifest(&raw.bytes, raw.content_type.as_deref()).map_err(document)
-    };
-    let manifest = match parse(&raw)? {
-        Document::Manifest(manifest) => *manifest,
-        Document::Index(index) => {
-            let chosen = manifest::choose(&index, &platform).map_err(document)?;
-            raw = client
-                .manifest(&digest_of(chosen).map_err(document)?.to_string())
-                .await?;
-            match parse(&raw)? {
-                Document::Manifest(manifest) => *manifest,
-                Document::Index(_) => {
-                    return Err(document(ManifestError::MediaType(
-                        "an index in an index".into(),
-                    )));
-                }
+    let index = match parse(&raw).map_err(document)? {
+        Document::Index(index) => index,
+        Document::Manifest(manifest) => {
+            let config = configuration(store, client, &manifest).await?;
+            // Without --platform a lone image is taken as it is, as Docker does.
+            if options.platform.is_some() && !platform.accepts_image(&config) {
+                return Err(document(ManifestError::NoPlatform {
+                    wanted: platform.to_string(),
+                    available: vec![Platform::of_image(&config).to_string()],
+                }));
             }
+            return Ok(Found {
+                top,
+                raw,
+                manifest: *manifest,
+                config,
+            });
         }
     };
-    let never = AtomicBool::new(false);
-    let config_digest = digest_of(manifest.config()).map_err(document)?;
-    let outcome = client.fetch(store, manifest.config(), &never).await?;
-    client.progress.finish(&config_digest.short(), outcome);
-    let config =
-        manifest::parse_config(&store.read_blob(&config_digest, CONFIG_MAX)?).map_err(document)?;
-    // Without --platform a lone image is taken as it is, as Docker does.
-    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
-    if options.platform.is_some()
-        && !platform.accepts(&os, &architecture, config.variant().as_deref())
-    {
-        let available = vec![
-            Platform {
-                os,
-                architecture,
-                variant: config.variant().clone(),
+    let mut search = Search::new(&index, &platform);
+    loop {
+        let candidate = search.next().map_err(document)?;
+        let digest = digest_of(&candidate.descriptor).map_err(document)?;
+        let raw = client.manifest(&digest.to_string()).await?;
+        let manifest = match parse(&raw) {
+            Ok(Document::Index(index)) => {
+                search.descend(&candidate, &index);
+                continue;
             }
-            .to_string(),
-        ];
-        return Err(document(ManifestError::NoPlatform {
-            wanted: platform.to_string(),
-            available,
-        }));
+            Ok(Document::Manifest(manifest)) => *manifest,
+            Err(error) if error.is_no_image() => {
+                search.refuse(error);
+                continue;
+            }
+            Err(error) => return Err(document(error)),
+        };
+        let config = configuration(store, client, &manifest).await?;
+        if search.fits(&candidate, &config) {
+            return Ok(Found {
+                top,
+                raw,
+                manifest,
+                config,
+            });
+        }
     }
-    Ok(Found {
-        top,
-        raw,
-        manifest,
-        config,
-    })
+}
+
+fn parse(raw: &RawManifest) -> Result<Document, ManifestError> {
+    manifest::parse_manifest(&raw.bytes, raw.content_type.as_deref())
+}
+
+/// Gets a manifest's configuration.
+async fn configuration(
+    store: &Store,
+    client: &Client<'_>,
+    manifest: &ImageManifest,
+) -> Result<ImageConfiguration, RegistryError> {
+    let document = |source| RegistryError::Document {
+        reference: client.reference.familiar(),
+        source,
+    };
+    let never = AtomicBool::new(false);
+    let digest = digest_of(manifest.config()).map_err(document)?;
+    let outcome = client.fetch(store, manifest.config(), &never).await?;
+    client.progress.finish(&digest.short(), outcome);
+    manifest::parse_config(&store.read_blob(&digest, CONFIG_MAX)?).map_err(document)
 }
 
 /// Downloads layers while others, already verified, are being converted.

@@ -9,7 +9,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest}
 
 use super::index::{name_of, repo_digests_of, same_manifest};
 use super::{Store, StoreError};
-use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, digest_of};
+use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, Search, digest_of};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
@@ -228,27 +228,51 @@ impl Store {
     /// Follows an entry to a manifest; other tools may have put an index for several platforms here.
     fn load_manifest(&self, entry: &Descriptor) -> Result<(Digest, ImageManifest), StoreError> {
         let unknown = Digest::from_bytes([0; 32]);
-        let mut digest = digest_of(entry).map_err(|source| StoreError::Document {
+        let top = digest_of(entry).map_err(|source| StoreError::Document {
             digest: unknown,
             source,
         })?;
-        // An index in an index in an index is somebody's joke.
-        for _ in 0..3 {
-            let bytes = self.read_blob(&digest, MANIFEST_MAX)?;
-            let document = |source| StoreError::Document {
-                digest: digest.clone(),
-                source,
+        let document = |digest: &Digest| {
+            let digest = digest.clone();
+            move |source| StoreError::Document { digest, source }
+        };
+        let bytes = self.read_blob(&top, MANIFEST_MAX)?;
+        let index = match manifest::parse_manifest(&bytes, None).map_err(document(&top))? {
+            Document::Manifest(manifest) => return Ok((top, *manifest)),
+            Document::Index(index) => index,
+        };
+        let platform = Platform::host();
+        let mut search = Search::new(&index, &platform);
+        let mut missing = None;
+        loop {
+            let candidate = match search.next() {
+                Ok(candidate) => candidate,
+                Err(source) => return Err(missing.unwrap_or_else(|| document(&top)(source))),
             };
-            match manifest::parse_manifest(&bytes, None).map_err(document)? {
-                Document::Manifest(manifest) => return Ok((digest, *manifest)),
-                Document::Index(index) => {
-                    let chosen = manifest::choose(&index, &Platform::host()).map_err(document)?;
-                    digest = digest_of(chosen).map_err(document)?;
+            let digest = digest_of(&candidate.descriptor).map_err(document(&top))?;
+            let bytes = match self.read_blob(&digest, MANIFEST_MAX) {
+                Ok(bytes) => bytes,
+                // Tools copy an index with only some of its images.
+                Err(error @ StoreError::MissingBlob { .. }) => {
+                    missing.get_or_insert(error);
+                    continue;
                 }
+                Err(error) => return Err(error),
+            };
+            match manifest::parse_manifest(&bytes, None) {
+                Ok(Document::Index(index)) => search.descend(&candidate, &index),
+                Ok(Document::Manifest(manifest)) => {
+                    let id = digest_of(manifest.config()).map_err(document(&digest))?;
+                    let bytes = self.read_blob(&id, CONFIG_MAX)?;
+                    let config = manifest::parse_config(&bytes).map_err(document(&id))?;
+                    if search.fits(&candidate, &config) {
+                        return Ok((digest, *manifest));
+                    }
+                }
+                Err(error) if error.is_no_image() => search.refuse(error),
+                Err(error) => return Err(document(&digest)(error)),
             }
         }
-        let source = manifest::ManifestError::MediaType("an index of indexes of indexes".into());
-        Err(StoreError::Document { digest, source })
     }
 
     fn layer_size(&self, blob: &Descriptor, diff_id: &Digest) -> u64 {
