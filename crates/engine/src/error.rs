@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_image::Platform;
 use bulkhead_types::exit_code;
 
 use crate::container::ContainerError;
@@ -43,9 +42,9 @@ pub enum Error {
         /// The image, as typed but familiar.
         name: String,
         /// What it is for.
-        actual: Platform,
+        actual: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: String,
     },
     /// The image store.
     #[error(transparent)]

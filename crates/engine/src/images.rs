@@ -30,13 +30,13 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<(Image, Option<String>), Error> {
         let image = self.image(text)?;
-        let actual = || Platform::of_image(&image.config);
+        let actual = || Platform::of_image(&image.config).to_string();
         let warning = match platform {
             Some(wanted) if !wanted.accepts_image(&image.config) => {
                 return Err(Error::OtherPlatform {
                     name: familiar(text),
                     actual: actual(),
-                    wanted: wanted.clone(),
+                    wanted: wanted.to_string(),
                 });
             }
             None if !Platform::host().accepts_image(&image.config) => Some(format!(

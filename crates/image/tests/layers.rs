@@ -136,7 +136,7 @@ fn a_wrong_label_stays_with_the_manifest_whose_digest_is_its_name() {
     let to = SaveTo::Writer(&mut archive);
     save(
         &scratch.store,
-        &[name.clone()],
+        std::slice::from_ref(&name),
         SaveFormat::DockerArchive,
         to,
         &Quiet,

@@ -126,7 +126,6 @@ impl ArchiveError {
     /// What the tar reader complains about, at an entry or before the first.
     pub(super) fn entry(source: LayerError) -> Self {
         match source {
-            LayerError::Empty => Self::Empty,
             LayerError::Read { source, .. } => Self::Read { source },
             source => Self::Entry { source },
         }

@@ -19,7 +19,7 @@ pub(crate) use media::{
     DOCKER_INDEX, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
-pub(crate) use search::Search;
+pub(crate) use search::{DEPTH_MAX, Search};
 
 /// Manifests and indexes above this many bytes are refused (distribution specification,
 /// "Pushing manifests": registries should enforce a limit, and at least 4 MiB is common).

@@ -13,7 +13,7 @@ use super::media::known_manifest_type;
 use crate::platform::Platform;
 
 /// Indexes within indexes are followed this deep; image builders stop at one, hand-made layouts at two.
-const DEPTH_MAX: usize = 4;
+pub(crate) const DEPTH_MAX: usize = 4;
 /// Documents that one search reads. An honest index needs one, or one for each entry without a platform.
 const DOCUMENTS_MAX: usize = 64;
 /// Platforms that an error lists.

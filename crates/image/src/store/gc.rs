@@ -15,7 +15,7 @@ use oci_spec::image::Descriptor;
 use super::atomic::TEMP_PREFIX;
 use super::disk::disk_key;
 use super::{Store, StoreError, io_error};
-use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, digest_of};
+use crate::manifest::{self, CONFIG_MAX, DEPTH_MAX, Document, MANIFEST_MAX, digest_of};
 
 /// Says that a sweep was due while the store was busy.
 const PENDING: &str = "sweep-pending";
@@ -127,7 +127,8 @@ impl Store {
         let Ok(digest) = digest_of(entry) else {
             return Ok(());
         };
-        if depth > 3 || !marks.blobs.insert(digest.hex()) && depth > 0 {
+        // As deep as a search for an image goes: its documents are one below the deepest index.
+        if depth > DEPTH_MAX + 1 || !marks.blobs.insert(digest.hex()) && depth > 0 {
             return Ok(());
         }
         let Some(bytes) = self.read_if_sound(&digest, MANIFEST_MAX)? else {

@@ -1,7 +1,8 @@
 //! Every kind of entry, with everything it says, arrives in the tree.
 
+use crate::layer::LayerError;
 use crate::layer::Limits;
-use crate::layer::testing::{Tar, chain, converted, try_convert};
+use crate::layer::testing::{Tar, converted, try_convert};
 use crate::layer::tree::{Attributes, Child, Content, LayerInode, LayerTree, Target};
 
 fn child<'t>(tree: &'t LayerTree, path: &str) -> &'t Child {
