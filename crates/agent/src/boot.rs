@@ -58,14 +58,7 @@ pub fn run(program: PathBuf) -> ! {
 
 /// The one place where a fatal error is printed: standard error is the console.
 fn report(error: &dyn std::error::Error) {
-    let mut text = format!("bulkhead-agent: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    eprintln!("{text}");
+    eprintln!("bulkhead-agent: {}", bulkhead_types::chain(error));
 }
 
 fn live(program: PathBuf) -> Result<(), BootError> {

@@ -16,6 +16,7 @@ use bulkhead_protocol::api::{
     StartProcessResponse, WaitProcessRequest, WaitProcessResponse,
 };
 use bulkhead_protocol::service::Agent;
+use bulkhead_types::chain;
 
 use crate::container::{Container, CreateError, Layout};
 use crate::disks::Disks;
@@ -106,18 +107,6 @@ impl Guest {
 
 fn status(code: Code, message: impl ToString) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message))
-}
-
-/// The whole chain of causes, since only text crosses.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Names the cgroup and the directory of a container: short, and free of what a path must not hold.

@@ -52,13 +52,7 @@ fn failure(kind: Kind, message: impl Into<String>) -> StartFailure {
 }
 
 fn setup(what: &str, error: &dyn std::error::Error) -> StartFailure {
-    let mut message = format!("{what}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
-        cause = error.source();
-    }
+    let message = format!("{what}: {}", bulkhead_types::chain(error));
     failure(Kind::SETUP, message)
 }
 

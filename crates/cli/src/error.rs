@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use bulkhead_engine::ErrorKind;
-use bulkhead_types::exit_code;
+use bulkhead_types::{chain, exit_code};
 
 use crate::args::ListFileError;
 use crate::template::TemplateError;
@@ -223,21 +223,6 @@ pub fn report(error: &CliError) {
     if let Some(hint) = error.hint() {
         eprintln!("hint: {hint}");
     }
-}
-
-/// The error and its causes in one line, each once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

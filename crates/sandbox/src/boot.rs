@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use bulkhead_devices::{Acceptor, Balloon, Block, BlockError, Device, Pmem, Rng, Vsock};
 use bulkhead_platform::{Machine, PlatformError, VmConfig, VmDevice, platform};
 use bulkhead_protocol::GUEST_CID;
+use bulkhead_types::chain;
 
-use crate::chain::chain;
 use crate::compartment::agent::{IMAGE_SERIAL, SCRATCH_SERIAL, volume_serial};
 use crate::compartment::{Boot, BootError, Guest, Walls};
 use crate::spec::SandboxSpec;

@@ -1,8 +1,10 @@
-//! Words that every Bulkhead crate shares: identifiers, digests, sizes, signals, exit statuses.
+//! Words that every Bulkhead crate shares: identifiers, digests, sizes, signals, exit statuses, and an error with
+//! its causes on one line.
 //!
 //! Nothing here does I/O. Each type is parsed once, at the border, and its constructor rejects what
 //! is not valid, so that code behind the border never meets a bad value.
 
+mod chain;
 mod digest;
 mod exit;
 mod id;
@@ -11,6 +13,7 @@ mod process;
 mod signal;
 mod size;
 
+pub use chain::chain;
 pub use digest::{Digest, ParseDigestError};
 pub use exit::{ExitStatus, exit_code};
 pub use id::{ContainerId, ContainerName, ExecId, ParseIdError};

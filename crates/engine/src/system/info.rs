@@ -3,7 +3,7 @@
 use bulkhead_jail::JailReport;
 use bulkhead_platform::{KernelImage, KernelKind, PlatformReport};
 use bulkhead_sandbox::Status;
-use bulkhead_types::Isolation;
+use bulkhead_types::{Isolation, chain};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -188,16 +188,4 @@ fn warnings(platforms: &[PlatformReport], jail: &JailReport) -> Vec<String> {
         missing.map(|missing| format!("no {} around sandboxes: {}", missing.wall, missing.reason)),
     );
     warnings
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

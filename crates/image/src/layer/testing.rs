@@ -1,5 +1,6 @@
 //! Archives made byte by byte, for tests: also such as no honest tool would write.
 
+use bulkhead_types::chain;
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 
@@ -145,18 +146,6 @@ pub(crate) fn converted(archive: &[u8]) -> Converted {
         Ok(converted) => converted,
         Err(error) => panic!("{}", chain(&error)),
     }
-}
-
-/// An error with its causes, as a user sees it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }
 
 /// What converting an archive complains about.

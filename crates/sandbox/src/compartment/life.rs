@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bulkhead_protocol::CONTROL_PORT;
-use bulkhead_types::{ExitStatus, Signal, TerminalSize};
+use bulkhead_types::{ExitStatus, Signal, TerminalSize, chain};
 use jiff::Timestamp;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
@@ -21,7 +21,6 @@ use super::console::{self, Tail};
 use super::control;
 use super::guest::{Boot, Guest};
 use super::walls::{StreamLock, Walls};
-use crate::chain::chain;
 use crate::failure::StartFailure;
 use crate::logs::LogWriter;
 use crate::message::{ControlError, Event, Exit, Started};

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_platform::{Boot, BootError};
+use bulkhead_types::chain;
 
 use super::record::HERE;
 use super::sys;
-use crate::chain::chain;
 use crate::client::CONTROL_SOCKET;
 use crate::failure::StartFailure;
 use crate::lock::Alive;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail};
-use bulkhead_types::Isolation;
+use bulkhead_types::{Isolation, chain};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -15,7 +15,6 @@ use super::open::Opened;
 use super::record::{HERE, Record};
 use super::sys;
 use crate::boot::MachineBoot;
-use crate::chain::chain;
 use crate::compartment::{self, Parts, Walls};
 use crate::failure::StartFailure;
 use crate::frame;

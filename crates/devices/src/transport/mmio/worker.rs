@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bulkhead_types::chain;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::interrupt::Interrupt;
@@ -130,7 +131,7 @@ impl Worker {
         if let Some(suppressed) = self.log.pass() {
             tracing::warn!(
                 device = ?self.shared.id,
-                error = %Chain(&error),
+                error = %chain(&error),
                 suppressed,
                 "the guest broke a device; it needs a reset"
             );
@@ -177,20 +178,5 @@ impl Drop for Worker {
         // A guest that is still there must not wait for answers.
         self.shared.broken.store(true, Ordering::SeqCst);
         self.shared.mailbox.close();
-    }
-}
-
-/// An error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use super::listing::of_disk;
 use super::{build, built, finish};
 use crate::erofs::Reader;
-use crate::layer::testing::{Tar, chain, converted};
+use crate::layer::testing::{Tar, converted};
+use bulkhead_types::chain;
 
 fn sample() -> Vec<Vec<u8>> {
     let mut tar = Tar::new().dir("etc").file("etc/passwd", b"root:x:0:0\n");

@@ -2,7 +2,8 @@
 
 use super::listing::{Listing, of_disk, text_at};
 use super::{built, finish, try_build};
-use crate::layer::testing::{Tar, chain};
+use crate::layer::testing::Tar;
+use bulkhead_types::chain;
 
 fn merged(layers: Vec<Tar>) -> Listing {
     of_disk(&built(&finish(layers)))

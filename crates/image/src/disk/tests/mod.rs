@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::{DiskError, DiskSummary, build};
-use crate::layer::testing::{Converted, Tar, chain, converted};
+use crate::layer::testing::{Converted, Tar, converted};
+use bulkhead_types::chain;
 
 /// A disk with everything it is made from.
 pub(super) struct Built {

@@ -2,8 +2,9 @@
 
 use std::io::{self, Read};
 
-use crate::layer::testing::{Tar, chain, complaint, complaint_within, try_convert};
+use crate::layer::testing::{Tar, complaint, complaint_within, try_convert};
 use crate::layer::{LayerError, Limits, convert};
+use bulkhead_types::chain;
 
 #[test]
 fn names_that_would_leave_the_layer_are_refused() {
