@@ -25,7 +25,7 @@ const CHUNK: usize = 64 << 10;
 pub struct LogEntry {
     /// Where it came from.
     pub stream: LogStream,
-    /// When the sandbox received it.
+    /// When the sandbox received it; of a line that came in pieces, when its first piece came.
     pub time: Timestamp,
     /// The bytes, line feed included where there is one.
     pub bytes: Vec<u8>,
@@ -38,9 +38,9 @@ pub struct LogEntry {
 pub struct LogFilter {
     /// Only the last so many lines of what is there when reading begins.
     pub tail: Option<usize>,
-    /// Only entries at or after this time.
+    /// Only lines that began at or after this time.
     pub since: Option<Timestamp>,
-    /// Only entries at or before this time.
+    /// Only lines that began at or before this time.
     pub until: Option<Timestamp>,
     /// Goes on until the container ends.
     pub follow: bool,
@@ -74,7 +74,8 @@ pub struct LogReader {
     /// Where in `buffer` the unread part begins.
     consumed: usize,
     pending: VecDeque<LogEntry>,
-    in_line: [bool; 3],
+    /// When the line began that each stream is in the middle of, by [`LogStream`].
+    in_line: [Option<Timestamp>; 3],
     skip_lines: usize,
     /// Whether the line that each stream is in is being skipped.
     skipping: [bool; 3],
@@ -137,7 +138,7 @@ impl LogReader {
             buffer: Vec::new(),
             consumed: 0,
             pending: VecDeque::new(),
-            in_line: [false; 3],
+            in_line: [None; 3],
             skip_lines: 0,
             skipping: [false; 3],
             finished: false,
@@ -176,8 +177,7 @@ impl LogReader {
             return false;
         }
         if self.filter.until.is_some_and(|until| entry.time > until) {
-            self.finished = true;
-            self.pending.clear();
+            self.finished |= self.filter.follow || !self.is_in_wanted_line();
             return false;
         }
         let slot = usize::from(entry.stream.to_byte() - 1);
@@ -191,6 +191,13 @@ impl LogReader {
         !*skipping
     }
 
+    /// Whether a line that began in time has not ended yet: another stream's later output must not cut it off.
+    fn is_in_wanted_line(&self) -> bool {
+        let began_in_time = |began| self.filter.until.is_none_or(|until| began <= until);
+        self.in_line.into_iter().flatten().any(began_in_time)
+            || self.pending.iter().any(|entry| began_in_time(entry.time))
+    }
+
     fn split(&mut self, record: &Record) {
         let time = i64::try_from(record.time_ns)
             .ok()
@@ -198,13 +205,16 @@ impl LogReader {
             .unwrap_or(Timestamp::UNIX_EPOCH);
         let slot = usize::from(record.stream.to_byte() - 1);
         for line in record.body.split_inclusive(|b| *b == b'\n') {
-            let starts_line = self.in_line.get(slot).is_some_and(|inside| !inside);
+            let mut began = time;
+            let mut starts_line = true;
             if let Some(inside) = self.in_line.get_mut(slot) {
-                *inside = line.last() != Some(&b'\n');
+                starts_line = inside.is_none();
+                began = inside.unwrap_or(time);
+                *inside = (line.last() != Some(&b'\n')).then_some(began);
             }
             self.pending.push_back(LogEntry {
                 stream: record.stream,
-                time,
+                time: began,
                 bytes: line.to_vec(),
                 starts_line,
             });

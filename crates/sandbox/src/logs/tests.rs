@@ -43,6 +43,7 @@ fn lines_keep_their_stream_order_and_time() {
     let before = jiff::Timestamp::now();
     let mut log = writer(dir.path(), 1 << 20);
     log.append(LogStream::Stdout, b"one\ntw");
+    std::thread::sleep(Duration::from_millis(2));
     log.append(LogStream::Stderr, b"bad\n");
     log.append(LogStream::Stdout, b"o\nthree");
     let entries = read(dir.path(), LogFilter::default());
@@ -65,7 +66,15 @@ fn lines_keep_their_stream_order_and_time() {
             .iter()
             .all(|e| e.time >= before && e.time <= jiff::Timestamp::now())
     );
-    assert!(entries.is_sorted_by_key(|e| e.time));
+    let times: Vec<_> = entries.iter().map(|e| e.time).collect();
+    assert_eq!(
+        times[1], times[3],
+        "a line has one time, that of its first piece"
+    );
+    assert!(
+        times[0] <= times[1] && times[1] < times[2] && times[2] <= times[4],
+        "{times:?}"
+    );
 }
 
 #[test]
@@ -106,6 +115,38 @@ fn since_and_until_bound_what_is_shown() {
         ..LogFilter::default()
     };
     assert_eq!(text(&read(dir.path(), filter)), "b\n");
+}
+
+/// A long line comes in pieces; it belongs to the moment at which it began, as a whole.
+#[test]
+fn since_and_until_do_not_cut_a_line_in_the_middle() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = writer(dir.path(), 1 << 20);
+    let now = || {
+        std::thread::sleep(Duration::from_millis(2));
+        let mark = jiff::Timestamp::now();
+        std::thread::sleep(Duration::from_millis(2));
+        mark
+    };
+    log.append(LogStream::Stdout, b"a1 ");
+    let inside_a = now();
+    log.append(LogStream::Stderr, b"other\n");
+    log.append(LogStream::Stdout, b"a2\nb1 ");
+    let inside_b = now();
+    log.append(LogStream::Stdout, b"b2\n");
+    log.append(LogStream::Stdout, b"c\n");
+    let shown = |since, until| {
+        let filter = LogFilter {
+            since,
+            until,
+            ..LogFilter::default()
+        };
+        text(&read(dir.path(), filter))
+    };
+    assert_eq!(shown(None, Some(inside_a)), "a1 a2\n");
+    assert_eq!(shown(None, Some(inside_b)), "a1 other\na2\nb1 b2\n");
+    assert_eq!(shown(Some(inside_a), None), "other\nb1 b2\nc\n");
+    assert_eq!(shown(Some(inside_b), None), "c\n");
 }
 
 #[test]
