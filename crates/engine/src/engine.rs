@@ -11,7 +11,8 @@ use crate::root::Root;
 use crate::settings::{EngineConfig, Environment, Settings};
 
 /// Everything that a front end needs, over one state directory. Opening it reads at most two small
-/// files and makes the directory when it is missing; any number of processes may have one open.
+/// files and, where that is asked for, makes the directory when it is missing; any number of processes
+/// may have one open.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) root: Root,
@@ -27,11 +28,14 @@ impl Engine {
     /// Opens the engine.
     pub fn open(config: EngineConfig) -> Result<Self, Error> {
         let settings = Settings::load(&config)?;
-        let root = Root::open(
+        let root = Root::new(
             config
                 .environment
                 .choose_root(config.root.as_deref(), &settings)?,
-        )?;
+        );
+        if config.create_root {
+            root.create()?;
+        }
         Ok(Self {
             names: Names::new(root.names()),
             root,
@@ -59,7 +63,11 @@ impl Engine {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
-        let opened = Store::open(self.root.path())?;
+        let opened = if self.root.exists() {
+            Store::open(self.root.path())?
+        } else {
+            Store::empty(self.root.path())
+        };
         Ok(self.store.get_or_init(|| opened))
     }
 }

@@ -58,12 +58,15 @@ impl Engine {
     /// Removes a name, or an image with all its names; images that containers use are protected as
     /// in Docker.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        if !self.root.exists() {
+            return Err(Error::NoSuchImage(familiar(text)));
+        }
         let uses = || self.image_uses();
         self.store()?
             .remove(text, force, &uses)
             .map_err(|error| match error {
-                StoreError::NotFound(_) => Error::NoSuchImage(familiar(text)),
-                other => other.into(),
+                Error::Store(StoreError::NotFound(_)) => Error::NoSuchImage(familiar(text)),
+                other => other,
             })
     }
 
@@ -109,25 +112,29 @@ impl Engine {
                 && filters.values("label").all(has)
                 && !filters.values("label!").any(has)
         };
-        Ok(self.store()?.prune(filter, &|| self.image_uses(), &also)?)
+        if !self.root.exists() {
+            return Ok(Pruned::default());
+        }
+        self.store()?.prune(filter, &|| self.image_uses(), &also)
     }
 
-    /// Which containers hold on to which images.
-    pub fn image_uses(&self) -> Vec<ImageUse> {
-        let containers = self.containers().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot list containers");
-            Vec::new()
-        });
-        containers
-            .iter()
-            .map(|container| ImageUse {
+    /// Which containers hold on to which images. A container whose record cannot be read may need any
+    /// image, so it is an error: an image that was imported or bootstrapped cannot be had again.
+    fn image_uses(&self) -> Result<Vec<ImageUse>, Error> {
+        let mut uses = Vec::new();
+        for found in self.each_container()? {
+            let container =
+                found.map_err(|(id, source)| ContainerError::UnknownImage { id, source })?;
+            uses.push(ImageUse {
                 image: container.record().image_id.clone(),
                 container: container.id().short().to_owned(),
+                // A container whose state cannot be read may run.
                 running: container
                     .state()
-                    .is_ok_and(|state| state.status == Status::Running),
-            })
-            .collect()
+                    .map_or(true, |state| state.status == Status::Running),
+            });
+        }
+        Ok(uses)
     }
 }
 

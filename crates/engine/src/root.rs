@@ -17,13 +17,17 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens the directory, making what is missing. When everything is there this costs one system call.
-    pub(crate) fn open(path: PathBuf) -> Result<Self, FileError> {
-        let root = Self { path };
+    /// The directory at `path`, which need not exist.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes what is missing. When everything is there this costs one system call.
+    pub(crate) fn create(&self) -> Result<(), FileError> {
         // Made last, so its presence says that the others are there.
-        let last = root.names();
+        let last = self.names();
         if !last.is_dir() {
-            for dir in [root.path.clone(), root.containers(), root.cache(), last] {
+            for dir in [self.path.clone(), self.containers(), self.cache(), last] {
                 DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
@@ -31,7 +35,12 @@ impl Root {
                     .map_err(FileError::at("create directory", &dir))?;
             }
         }
-        Ok(root)
+        Ok(())
+    }
+
+    /// Whether anybody has made it.
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -54,9 +63,9 @@ impl Root {
         self.path.join("cache")
     }
 
-    /// Whether a container's directory exists, finished or not.
+    /// Whether a container's directory exists, finished or not. A stray file of that name is no container.
     pub(crate) fn has(&self, id: &ContainerId) -> bool {
-        fs::symlink_metadata(self.container(id)).is_ok()
+        self.container(id).is_dir()
     }
 
     /// Held by everyone who creates a container, so that a sweep can tell what was abandoned from
@@ -77,9 +86,14 @@ impl Root {
     /// The identifiers for which there is a directory, finished or not, in no order.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, FileError> {
         let dir = self.containers();
-        let entries = fs::read_dir(&dir).map_err(FileError::at("read directory", &dir))?;
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(FileError::at("read directory", &dir)(e)),
+        };
         Ok(entries
             .flatten()
+            .filter(|entry| !entry.file_type().is_ok_and(|kind| kind.is_file()))
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .collect())
     }

@@ -26,17 +26,17 @@ fn add(scratch: &Scratch, seed: u64, name: &str) -> Image {
     .remove(0)
 }
 
-fn none() -> Vec<ImageUse> {
-    Vec::new()
+fn none() -> Result<Vec<ImageUse>, StoreError> {
+    Ok(Vec::new())
 }
 
-fn uses(image: &Image, running: bool) -> impl Fn() -> Vec<ImageUse> {
+fn uses(image: &Image, running: bool) -> impl Fn() -> Result<Vec<ImageUse>, StoreError> {
     let one = ImageUse {
         image: image.id.clone(),
         container: "web".into(),
         running,
     };
-    move || vec![one.clone()]
+    move || Ok(vec![one.clone()])
 }
 
 fn names(image: &Image) -> Vec<String> {
@@ -212,6 +212,19 @@ fn an_image_in_use_is_kept() {
     assert_eq!(pruned.removed, [Removed::Deleted(image.id)]);
     assert!(pruned.reclaimed > 600_000, "{}", pruned.reclaimed);
     assert!(!disk.parts[0].exists());
+}
+
+#[test]
+fn nothing_goes_when_nobody_can_say_what_is_used() {
+    let scratch = Scratch::new();
+    add(&scratch, 1, "a:1");
+    let unknown = || Err::<Vec<ImageUse>, _>(StoreError::NotFound("the answer".into()));
+    scratch.store.remove("a:1", true, &unknown).unwrap_err();
+    scratch
+        .store
+        .prune(PruneFilter::Unused, &unknown, &|_| true)
+        .unwrap_err();
+    scratch.store.resolve("a:1").unwrap();
 }
 
 #[test]

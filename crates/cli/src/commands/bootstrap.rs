@@ -50,7 +50,11 @@ impl Execute for Bootstrap {
             .map(str::parse::<Reference>)
             .transpose()?;
         let progress = progress::choose(self.quiet);
-        let image = bootstrap(context.engine()?.store()?, &options, progress.as_ref())?;
+        let image = bootstrap(
+            context.engine_to_create()?.store()?,
+            &options,
+            progress.as_ref(),
+        )?;
         Out::new()
             .line(&image.id.to_string())
             .map_err(CliError::stream(WRITE_OUTPUT))?;

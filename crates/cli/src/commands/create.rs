@@ -22,7 +22,7 @@ impl Execute for Create {
     const ARITY: Arity = Arity::AtLeast(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let container = self.flags.create(context.engine()?, false)?;
+        let container = self.flags.create(context.engine_to_create()?, false)?;
         Out::new()
             .line(container.id().as_str())
             .map_err(CliError::stream(WRITE_OUTPUT))?;

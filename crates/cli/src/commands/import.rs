@@ -61,7 +61,7 @@ impl Execute for Import {
         };
         let progress = progress::choose(self.quiet);
         let image = import(
-            context.engine()?.store()?,
+            context.engine_to_create()?.store()?,
             &mut input,
             &options,
             progress.as_ref(),

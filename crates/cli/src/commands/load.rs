@@ -43,7 +43,7 @@ impl Execute for Load {
             platform: self.platform,
         };
         let images = load(
-            context.engine()?.store()?,
+            context.engine_to_create()?.store()?,
             from,
             &options,
             progress.as_ref(),

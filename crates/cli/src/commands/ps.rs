@@ -1,6 +1,8 @@
 //! `ps`: list containers.
 
 use bulkhead_engine::{Filters, ListOptions, Summary};
+use bulkhead_image::Reference;
+use bulkhead_types::Digest;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -23,7 +25,7 @@ pub struct Ps {
     #[arg(long, value_name = "string")]
     format: Option<String>,
     /// Show n last created containers (includes all states)
-    #[arg(short = 'n', long, value_name = "int", value_parser = crate::args::seconds, allow_hyphen_values = true)]
+    #[arg(short = 'n', long, value_name = "int", value_parser = crate::args::seconds)]
     last: Option<i64>,
     /// Show the latest created container (includes all states)
     #[arg(short, long)]
@@ -39,6 +41,8 @@ pub struct Ps {
     size: bool,
 }
 
+/// Digits of an identifier in a table.
+const SHORT_ID: usize = 12;
 const HEADINGS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
@@ -101,6 +105,11 @@ fn row(container: &Summary, now: Timestamp, no_trunc: bool) -> Value {
     } else {
         container.id.short()
     };
+    let image = if no_trunc {
+        container.image.clone()
+    } else {
+        short_image(&container.image, &container.image_id)
+    };
     let command = if no_trunc {
         container.command.clone()
     } else {
@@ -125,7 +134,7 @@ fn row(container: &Summary, now: Timestamp, no_trunc: bool) -> Value {
         member("Command", quote(&command).into()),
         member("CreatedAt", created_at(container.created).into()),
         member("ID", id.into()),
-        member("Image", container.image.as_str().into()),
+        member("Image", image.into()),
         member("Labels", label_list.join(",").into()),
         member("LocalVolumes", container.local_volumes.to_string().into()),
         member("Mounts", mounts.join(",").into()),
@@ -140,9 +149,54 @@ fn row(container: &Summary, now: Timestamp, no_trunc: bool) -> Value {
     ])
 }
 
+/// What the IMAGE column shows of a name or an identifier: twelve digits, or the name without its digest.
+fn short_image(image: &str, id: &Digest) -> String {
+    let digits = image.strip_prefix("sha256:").unwrap_or(image);
+    if digits.len() >= SHORT_ID && id.hex().starts_with(digits) {
+        return digits.chars().take(SHORT_ID).collect();
+    }
+    let without_digest = image.split('@').next().unwrap_or(image);
+    let Ok(name) = without_digest.parse::<Reference>() else {
+        return image.to_owned();
+    };
+    // A tag that was not typed is not shown.
+    let typed_tag = without_digest
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'));
+    if typed_tag {
+        name.familiar()
+    } else {
+        name.familiar_name()
+    }
+}
+
 /// Go's default form of a time, as Docker prints it.
 pub fn created_at(time: Timestamp) -> String {
     time.to_zoned_datetime(jiff::tz::TimeZone::system())
         .strftime("%Y-%m-%d %H:%M:%S %z %Z")
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_column_is_short() {
+        let id = Digest::from_bytes([0xab; 32]);
+        let pinned = format!("debian@{id}");
+        for (image, shown) in [
+            ("debian", "debian"),
+            ("docker.io/library/debian:12", "debian:12"),
+            ("localhost:5000/x", "localhost:5000/x"),
+            ("localhost:5000/x:1", "localhost:5000/x:1"),
+            (pinned.as_str(), "debian"),
+            (id.to_string().as_str(), "abababababab"),
+            ("ababababababab", "abababababab"),
+            ("abab", "abab"),
+        ] {
+            assert_eq!(short_image(image, &id), shown, "{image}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl Execute for Pull {
     const ARITY: Arity = Arity::Exactly(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let engine = context.engine()?;
+        let engine = context.engine_to_create()?;
         let progress = progress::choose(self.quiet);
         let mut out = Out::new();
         let mut say = |line: &str| out.line(line).map_err(CliError::stream(WRITE_OUTPUT));

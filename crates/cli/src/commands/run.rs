@@ -47,7 +47,7 @@ impl Execute for Run {
         if !self.detach {
             terminal::require_terminal(wanted.stdin, self.flags.tty)?;
         }
-        let engine = context.engine()?;
+        let engine = context.engine_to_create()?;
         let detach_keys = foreground::detach_keys(engine, self.detach_keys.as_deref())?;
         let container = self.flags.create(engine, self.detach)?;
         if self.detach {

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bulkhead_sandbox::{JailSpec, LogSpec, SandboxSpec, VolumeDisk};
-use bulkhead_types::{ByteSize, ContainerId, ContainerName, Digest};
+use bulkhead_types::{ByteSize, ContainerId, ContainerName, Digest, chain};
 use jiff::Timestamp;
 use oci_spec::image::Config as ImageConfig;
 
@@ -262,12 +262,19 @@ impl Drop for Unfinished<'_> {
             return;
         }
         if let Err(error) = discard::discard(&self.root.container(&self.id)) {
-            tracing::warn!(container = %self.id, %error, "half-made container stays until the next sweep");
+            tracing::warn!(
+                "the half-made container {} stays until 'bulkhead ps' tidies up: {}",
+                self.id.short(),
+                chain(&error)
+            );
         }
         if let Some(name) = &self.name
             && let Err(error) = self.names.release(name, &self.id)
         {
-            tracing::warn!(%name, %error, "name stays until the next sweep");
+            tracing::warn!(
+                "the name {name} stays taken until 'bulkhead ps' tidies up: {}",
+                chain(&error)
+            );
         }
     }
 }

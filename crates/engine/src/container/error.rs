@@ -39,6 +39,15 @@ pub enum ContainerError {
     /// The record on disk.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A record that cannot be read does not say which image its container needs, so no image is removed.
+    #[error("conflict: cannot tell which image container {} uses, so none is removed", id.short())]
+    UnknownImage {
+        /// The container.
+        id: ContainerId,
+        /// Why its record cannot be read.
+        #[source]
+        source: RecordError,
+    },
     /// A file or directory.
     #[error(transparent)]
     File(#[from] FileError),
@@ -133,7 +142,8 @@ impl ContainerError {
             Self::NameTaken { .. }
             | Self::NotRunning(_)
             | Self::KillNotRunning { .. }
-            | Self::RemoveRunning(_) => ErrorKind::Conflict,
+            | Self::RemoveRunning(_)
+            | Self::UnknownImage { .. } => ErrorKind::Conflict,
             Self::NoFreeName | Self::Random(_) | Self::DidNotStop(_) => ErrorKind::Internal,
             Self::Options(_) => ErrorKind::InvalidInput,
             Self::Record(RecordError::File(error)) | Self::File(error) => error.kind(),
@@ -156,6 +166,21 @@ impl ContainerError {
             },
             Self::Record(RecordError::Damaged { .. }) => {
                 return Some("remove the container: bulkhead rm -f ID".to_owned());
+            }
+            Self::UnknownImage {
+                id,
+                source: RecordError::Version { .. },
+            } => {
+                return Some(format!(
+                    "use the bulkhead that wrote it, or remove the container: 'bulkhead rm -f {}'",
+                    id.short()
+                ));
+            }
+            Self::UnknownImage { id, .. } => {
+                return Some(format!(
+                    "repair the file or remove the container: 'bulkhead rm -f {}'",
+                    id.short()
+                ));
             }
             _ => return None,
         };

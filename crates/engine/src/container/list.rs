@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_sandbox::{State, Status};
-use bulkhead_types::{ContainerId, ContainerName, Digest};
+use bulkhead_types::{ContainerId, ContainerName, Digest, chain};
 use jiff::Timestamp;
 
 use super::filter::status_word;
@@ -32,11 +32,11 @@ pub struct Summary {
     pub id: ContainerId,
     /// Name.
     pub name: ContainerName,
-    /// Image as the user named it.
+    /// The image as the user named it; its identifier where that name means another image by now, or none.
     pub image: String,
     /// Image identifier.
     pub image_id: Digest,
-    /// Program and arguments, unquoted, as `docker ps --no-trunc` shows them.
+    /// Program and arguments in one line, with Docker's quotes around arguments that hold a space.
     pub command: String,
     /// When it was created.
     pub created: Timestamp,
@@ -60,7 +60,7 @@ impl Engine {
         let containers = match self.swept() {
             Ok((_, containers)) => containers,
             Err(error) => {
-                tracing::warn!(%error, "could not tidy up");
+                tracing::warn!("cannot tidy up after killed processes: {}", chain(&error));
                 self.containers()?
             }
         };
@@ -68,13 +68,21 @@ impl Engine {
         let all = options.all || options.last.is_some() || matcher.asks_for_status();
         let now = Timestamp::now();
         let mut summaries = Vec::new();
+        // What each name means now, looked up once.
+        let mut images: BTreeMap<String, Option<Digest>> = BTreeMap::new();
         for container in containers {
             // Removed since the directory was read.
             let Ok(state) = container.state() else {
                 continue;
             };
             if (all || state.status == Status::Running) && matcher.matches(&container, &state) {
-                summaries.push(summary(&container, &state, now, options.size));
+                let name = &container.record().image;
+                let meant = match images.get(name) {
+                    Some(meant) => meant,
+                    None => images.entry(name.clone()).or_insert(self.image_id(name)),
+                };
+                let renamed = meant.as_ref() != Some(&container.record().image_id);
+                summaries.push(summary(&container, &state, now, options.size, renamed));
             }
         }
         if let Some(last) = options.last {
@@ -84,7 +92,13 @@ impl Engine {
     }
 }
 
-fn summary(container: &Container, state: &State, now: Timestamp, size: bool) -> Summary {
+fn summary(
+    container: &Container,
+    state: &State,
+    now: Timestamp,
+    size: bool,
+    renamed: bool,
+) -> Summary {
     let record = container.record();
     let volumes = record
         .sandbox
@@ -99,9 +113,13 @@ fn summary(container: &Container, state: &State, now: Timestamp, size: bool) -> 
     Summary {
         id: record.id.clone(),
         name: record.name.clone(),
-        image: record.image.clone(),
+        image: if renamed {
+            record.image_id.to_string()
+        } else {
+            record.image.clone()
+        },
         image_id: record.image_id.clone(),
-        command: record.sandbox.process.args.join(" "),
+        command: command_line(&record.sandbox.process.args),
         created: record.created,
         state: status_word(state.status),
         status: status_text(state, now),
@@ -110,6 +128,18 @@ fn summary(container: &Container, state: &State, now: Timestamp, size: bool) -> 
         local_volumes: record.sandbox.volumes.len(),
         size: size.then(|| container.disk_usage()),
     }
+}
+
+/// As moby's `daemon/list.go` makes it: an argument with a space stands between single quotes.
+fn command_line(words: &[String]) -> String {
+    let quoted = words.iter().enumerate().map(|(index, word)| {
+        if index > 0 && word.contains(' ') {
+            format!("'{word}'")
+        } else {
+            word.clone()
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 impl Container {

@@ -66,14 +66,25 @@ pub enum RecordError {
     },
 }
 
+/// Whether the creation in `dir` was finished. A power cut after a record that was not forced to the disk
+/// leaves an empty file, which is no record.
+pub(crate) fn exists(dir: &Path) -> bool {
+    match fs::metadata(dir.join(FILE)) {
+        Ok(meta) => meta.len() > 0,
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
 impl Record {
     /// The format that this version writes.
     pub(crate) const VERSION: u32 = VERSION;
 
-    /// Reads the record of the container in `dir`; `None` when the directory or the file is missing.
+    /// Reads the record of the container in `dir`; `None` when the directory or the file is missing, or when
+    /// the file is empty.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, RecordError> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
             Ok(bytes) => bytes,
             Err(e)
                 if matches!(

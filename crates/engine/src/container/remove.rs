@@ -173,10 +173,21 @@ pub(super) mod discard {
     use std::io;
     use std::path::Path;
 
+    use bulkhead_types::ContainerId;
+
     use crate::error::FileError;
 
-    /// Of directories that are being deleted; no identifier begins with it.
+    /// Before the identifier of a container that is being deleted.
     const PREFIX: &str = ".removed-";
+
+    /// Whether `name` is that of a container's directory on its way out: renamed here, or by the monitor of a
+    /// container with `--rm`.
+    pub(crate) fn is_doomed(name: &str) -> bool {
+        let id = name
+            .strip_prefix(PREFIX)
+            .or_else(|| name.strip_suffix(bulkhead_sandbox::REMOVED_SUFFIX));
+        id.is_some_and(|id| id.parse::<ContainerId>().is_ok())
+    }
 
     /// From the rename on the container does not exist; a crash later leaves only what a sweep removes.
     pub(crate) fn discard(dir: &Path) -> Result<(), FileError> {

@@ -1,6 +1,6 @@
 //! From what a user typed to a container.
 
-use bulkhead_types::{ContainerId, ContainerName};
+use bulkhead_types::{ContainerId, ContainerName, chain};
 
 use super::{Container, ContainerError, Record, RecordError};
 use crate::Engine;
@@ -16,11 +16,12 @@ impl Engine {
     /// warning, so that it cannot hide the others; `rm` still removes it.
     pub fn containers(&self) -> Result<Vec<Container>, Error> {
         let mut found = Vec::new();
-        for id in self.root.ids()? {
-            match self.read(&id) {
-                Ok(Some(container)) => found.push(container),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(container = %id, %error, "container left out"),
+        for container in self.each_container()? {
+            match container {
+                Ok(container) => found.push(container),
+                Err((id, error)) => {
+                    tracing::warn!("container {} is left out: {}", id.short(), chain(&error));
+                }
             }
         }
         found.sort_by(|a, b| {
@@ -30,6 +31,17 @@ impl Engine {
                 .then_with(|| a.id().cmp(b.id()))
         });
         Ok(found)
+    }
+
+    /// Every finished container or, where its record cannot be read, its identifier and the reason; in no order.
+    pub(crate) fn each_container(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Container, (ContainerId, RecordError)>>, Error> {
+        let ids = self.root.ids()?;
+        Ok(ids.into_iter().filter_map(|id| match self.read(&id) {
+            Ok(container) => container.map(Ok),
+            Err(error) => Some(Err((id, error))),
+        }))
     }
 
     pub(crate) fn find(&self, reference: &str) -> Result<Container, ContainerError> {

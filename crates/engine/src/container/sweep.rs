@@ -50,19 +50,20 @@ impl Engine {
         Ok((removed, containers))
     }
 
-    /// Removes directories of creations and removals that were cut off.
+    /// Removes directories of creations and removals that were cut off. Everything else in the directory of
+    /// containers stays: a file system's `lost+found`, somebody's notes, what a later version keeps there.
     pub(crate) fn sweep_unfinished(&self) -> Result<usize, Error> {
         let containers = self.root.containers();
-        // A name that is no identifier is a directory on its way out: ours or a monitor's (`--rm`).
         let unfinished = |name: &str| {
-            name.parse::<ContainerId>().is_err()
-                || !containers.join(name).join(record::FILE).exists()
+            discard::is_doomed(name)
+                || name.parse::<ContainerId>().is_ok() && !record::exists(&containers.join(name))
         };
         let Ok(entries) = fs::read_dir(&containers) else {
             return Ok(0);
         };
         let names: Vec<String> = entries
             .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| unfinished(name))
             .collect();
@@ -73,10 +74,14 @@ impl Engine {
             return Ok(0);
         };
         let mut removed = 0;
+        let mut failure = None;
         for name in names.iter().filter(|name| unfinished(name)) {
-            discard::remove_tree(&containers.join(name))?;
-            removed += 1;
+            match discard::remove_tree(&containers.join(name)) {
+                Ok(()) => removed += 1,
+                // One that cannot be removed does not keep the others.
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(removed)
+        failure.map_or(Ok(removed), |error| Err(error.into()))
     }
 }

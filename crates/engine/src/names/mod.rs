@@ -94,7 +94,7 @@ impl Names {
         Ok(())
     }
 
-    /// Removes links to containers that do not exist.
+    /// Removes links to containers that do not exist. What is no link to an identifier is not ours and stays.
     pub(crate) fn sweep(&self, exists: impl Fn(&ContainerId) -> bool) -> Result<(), FileError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -105,14 +105,14 @@ impl Names {
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let stale: Vec<ContainerName> = links
-            .filter(|name| !self.lookup(name).is_some_and(|id| exists(&id)))
+            .filter(|name| self.lookup(name).is_some_and(|id| !exists(&id)))
             .collect();
         if stale.is_empty() {
             return Ok(());
         }
         let _turn = self.lock()?;
         for name in stale {
-            if !self.lookup(&name).is_some_and(|id| exists(&id)) {
+            if self.lookup(&name).is_some_and(|id| !exists(&id)) {
                 remove(&self.path(&name))?;
             }
         }

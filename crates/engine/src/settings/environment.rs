@@ -11,6 +11,9 @@ pub struct EngineConfig {
     pub root: Option<PathBuf>,
     /// A configuration file to read instead of the two usual ones; it must exist.
     pub config_file: Option<PathBuf>,
+    /// Whether a state directory that does not exist is made. Without it a missing one has nothing in it: whoever
+    /// only looks must not leave a directory where a path was mistyped.
+    pub create_root: bool,
     /// The process's surroundings.
     pub environment: Environment,
 }
@@ -41,11 +44,12 @@ pub struct Environment {
 }
 
 impl EngineConfig {
-    /// No overrides, the real environment.
+    /// No overrides, the real environment, and a state directory that exists.
     pub fn from_process() -> Self {
         Self {
             root: None,
             config_file: None,
+            create_root: false,
             environment: Environment::from_process(),
         }
     }

@@ -85,7 +85,7 @@ impl Settings {
         if let Some(path) = &config.config_file {
             let written = read(path)?.ok_or_else(|| SettingsError::Read {
                 path: path.clone(),
-                source: std::io::ErrorKind::NotFound.into(),
+                source: nix::errno::Errno::ENOENT.into(),
             })?;
             return Self::validate(&written, path);
         }

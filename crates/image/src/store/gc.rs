@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, chain};
 use oci_spec::image::Descriptor;
 
 use super::atomic::TEMP_PREFIX;
@@ -49,7 +49,7 @@ impl Store {
     /// As [`Store::tidy`], and says what becomes of interrupted downloads.
     pub(crate) fn tidy_with(&self, partials: Partials) {
         if let Err(error) = self.sweep_now(partials, 1) {
-            tracing::warn!(error = %error, "the image store could not be swept");
+            tracing::warn!("cannot tidy up the image store: {}", chain(&error));
         }
     }
 

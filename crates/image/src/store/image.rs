@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, chain};
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 
@@ -77,7 +77,7 @@ impl Store {
                     add_names(known, entry);
                 }
                 Err(error) => {
-                    tracing::warn!(digest = %entry.digest(), error = %error, "image is unreadable")
+                    tracing::warn!("image {} is left out: {}", entry.digest(), chain(&error));
                 }
             }
         }

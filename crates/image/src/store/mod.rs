@@ -80,6 +80,13 @@ impl Store {
         }
     }
 
+    /// The store of a `root` that does not exist: nothing is in it, nothing can be added, and nothing is made.
+    pub fn empty(root: &Path) -> Self {
+        Self {
+            root: Arc::from(root),
+        }
+    }
+
     fn create(&self) -> Result<(), StoreError> {
         for dir in [
             "image/blobs/sha256",

@@ -49,17 +49,18 @@ pub struct Pruned {
 impl Store {
     /// Removes a name, or by identifier an image with all its names.
     ///
-    /// `uses` is asked while no new container can come to rely on an image (see [`Store::lease`]).
-    /// An image that a container uses keeps its content, without a name, even by force.
+    /// `uses` is asked while no new container can come to rely on an image (see [`Store::lease`]); when it
+    /// cannot answer, nothing is removed. An image that a container uses keeps its content, without a name,
+    /// even by force.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::ManyNames`], and those of [`Store::resolve`].
-    pub fn remove(
+    /// [`StoreError::InUse`], [`StoreError::ManyNames`], those of [`Store::resolve`] and those of `uses`.
+    pub fn remove<E: From<StoreError>>(
         &self,
         target: &str,
         force: bool,
-        uses: &dyn Fn() -> Vec<ImageUse>,
-    ) -> Result<Vec<Removed>, StoreError> {
+        uses: &dyn Fn() -> Result<Vec<ImageUse>, E>,
+    ) -> Result<Vec<Removed>, E> {
         let removed = {
             let _lease = self.lock("lease")?;
             let image = self.resolve(target)?;
@@ -67,7 +68,7 @@ impl Store {
                 .parse::<Reference>()
                 .ok()
                 .filter(|name| image.names.contains(name));
-            let users: Vec<ImageUse> = uses()
+            let users: Vec<ImageUse> = uses()?
                 .into_iter()
                 .filter(|one| one.image == image.id)
                 .collect();
@@ -167,17 +168,17 @@ impl Store {
     /// Removes images that nobody needs; `also` narrows the choice, and `uses` is as for [`Store::remove`].
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Index`].
-    pub fn prune(
+    /// [`StoreError::Io`], [`StoreError::Index`], and those of `uses`.
+    pub fn prune<E: From<StoreError>>(
         &self,
         filter: PruneFilter,
-        uses: &dyn Fn() -> Vec<ImageUse>,
+        uses: &dyn Fn() -> Result<Vec<ImageUse>, E>,
         also: &dyn Fn(&Image) -> bool,
-    ) -> Result<Pruned, StoreError> {
+    ) -> Result<Pruned, E> {
         let mut pruned = Pruned::default();
         {
             let _lease = self.lock("lease")?;
-            let used: BTreeSet<Digest> = uses().into_iter().map(|one| one.image).collect();
+            let used: BTreeSet<Digest> = uses()?.into_iter().map(|one| one.image).collect();
             for image in self.images()? {
                 let wanted = filter == PruneFilter::Unused || image.names.is_empty();
                 if wanted && !used.contains(&image.id) && also(&image) {

@@ -9,6 +9,7 @@ mod sys;
 mod watch;
 
 pub use open::CONSOLE_LOG;
+pub use record::REMOVED_SUFFIX;
 
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;

@@ -15,6 +15,8 @@ use crate::message::{Exit, Started};
 use crate::state::{State, Status, write_state};
 use crate::timings::Timings;
 
+/// Behind the identifier of a container that its own monitor removes (`--rm`).
+pub const REMOVED_SUFFIX: &str = ".removed";
 /// The working directory is the container's, whatever it is called by now.
 pub(super) const HERE: &str = ".";
 
@@ -119,7 +121,7 @@ pub(super) struct Unlinked(PathBuf);
 impl Unlinked {
     fn new(directory: &Path) -> io::Result<Self> {
         let mut name = directory.file_name().unwrap_or_default().to_owned();
-        name.push(".removed");
+        name.push(REMOVED_SUFFIX);
         let aside = directory.with_file_name(name);
         fs::rename(directory, &aside)?;
         Ok(Self(aside))

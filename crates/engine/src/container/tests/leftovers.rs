@@ -76,3 +76,54 @@ fn after_the_monitor_removed_a_container_its_name_is_given_up() {
         format!("No such container: {}", container.id())
     );
 }
+
+#[test]
+fn what_is_no_containers_stays_in_the_directory_of_containers() {
+    let bench = Bench::new();
+    let kept = bench.named("web");
+    let containers = bench.dir.path().join("containers");
+    let other_directories = ["lost+found", "pods", ".removed-notes", "notes.removed"];
+    for name in other_directories {
+        fs::create_dir(containers.join(name)).unwrap();
+    }
+    let files = [
+        "notes",
+        &"a".repeat(64),
+        &format!(".removed-{}", "b".repeat(64)),
+    ]
+    .map(|name| containers.join(name));
+    for file in &files {
+        fs::write(file, "mine").unwrap();
+    }
+    fs::write(bench.dir.path().join("names/notes"), "mine").unwrap();
+    assert_eq!(bench.engine.sweep().unwrap(), 0);
+    assert_eq!(bench.list(&[]), ["web"]);
+    let pruned = bench.engine.prune_containers(&Filters::default()).unwrap();
+    assert_eq!(pruned.removed, [kept.id().clone()]);
+    assert!(files.iter().all(|file| file.is_file()));
+    assert!(
+        other_directories
+            .iter()
+            .all(|name| containers.join(name).is_dir())
+    );
+    assert_eq!(bench.entries("names"), ["notes"]);
+    let no_container = bench
+        .engine
+        .remove(&"a".repeat(64), RemoveOptions::default());
+    assert_eq!(
+        message(no_container),
+        format!("No such container: {}", "a".repeat(64))
+    );
+}
+
+/// A record that was not forced to the disk may be empty after a power cut.
+#[test]
+fn a_container_with_an_empty_record_was_never_finished() {
+    let bench = Bench::new();
+    let half = bench.named("web");
+    fs::write(half.dir().join("config.json"), "").unwrap();
+    assert!(bench.engine.containers().unwrap().is_empty());
+    assert_eq!(bench.engine.sweep().unwrap(), 1);
+    assert!(bench.entries("containers").is_empty());
+    bench.named("web");
+}

@@ -45,6 +45,62 @@ fn the_list_tells_the_truth_about_runs_that_were_killed() {
 }
 
 #[test]
+fn the_command_has_dockers_quotes() {
+    let bench = Bench::new();
+    bench
+        .create(CreateOptions {
+            command: ["sh", "-c", "sleep 1000", "it's"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..options()
+        })
+        .unwrap();
+    let all = ListOptions {
+        all: true,
+        ..Default::default()
+    };
+    let summary = bench.engine.list(&all).unwrap().remove(0);
+    assert_eq!(summary.command, "sh -c 'sleep 1000' it's");
+}
+
+#[test]
+fn a_name_that_means_another_image_by_now_is_not_shown() {
+    let bench = Bench::new();
+    let store = bench.engine.store().unwrap();
+    let import = |layer: &[u8]| {
+        let options = bulkhead_image::ImportOptions {
+            reference: Some("debian".parse().unwrap()),
+            ..Default::default()
+        };
+        bulkhead_image::import(store, &mut &*layer, &options, &bulkhead_image::Quiet).unwrap()
+    };
+    let shown = || {
+        let all = ListOptions {
+            all: true,
+            ..Default::default()
+        };
+        bench.engine.list(&all).unwrap().remove(0).image
+    };
+    let image = import(&[0; 1024]);
+    let create = CreateImage {
+        id: image.id.clone(),
+        config: ImageConfig::default(),
+        disk: vec!["/image".into()],
+    };
+    let guest = guest();
+    bench
+        .engine
+        .create_from(&options(), &create, &guest)
+        .unwrap();
+    assert_eq!(shown(), "debian");
+    let other = import(&[0; 2048]);
+    assert_ne!(other.id, image.id);
+    assert_eq!(shown(), image.id.to_string(), "the name moved on");
+    bench.engine.remove_image("debian", true).unwrap();
+    assert_eq!(shown(), image.id.to_string(), "the name is gone");
+}
+
+#[test]
 fn filters_follow_dockers_rules() {
     let bench = Bench::new();
     let with = |name: &str, label: &str| {

@@ -79,6 +79,7 @@ fn open(root: &Path) -> Engine {
         ..Default::default()
     };
     Engine::open(EngineConfig {
+        create_root: true,
         root: Some(root.to_owned()),
         config_file: None,
         environment,
@@ -105,12 +106,15 @@ fn create(
         config,
         disk: vec!["/image".into()],
     };
-    let guest = Guest {
+    engine.create_from(options, &image, &guest())
+}
+
+fn guest() -> Guest {
+    Guest {
         isolation: Isolation::UserMode,
         kernel: kernel(),
         initramfs: "/initramfs".into(),
-    };
-    engine.create_from(options, &image, &guest)
+    }
 }
 
 fn kernel() -> KernelImage {

@@ -112,3 +112,59 @@ fn a_run_that_takes_its_last_steps_is_waited_for() {
     ender.join().unwrap();
     assert!(bench.list(&[]).is_empty());
 }
+
+/// What cannot be read may need any image, and an image that was imported cannot be had again.
+#[test]
+fn an_unreadable_or_newer_record_protects_every_image() {
+    let bench = Bench::new();
+    let store = bench.engine.store().unwrap();
+    let image = bulkhead_image::import(
+        store,
+        &mut [0_u8; 1024].as_slice(),
+        &bulkhead_image::ImportOptions {
+            reference: Some("kept:1".parse().unwrap()),
+            ..Default::default()
+        },
+        &bulkhead_image::Quiet,
+    )
+    .unwrap();
+    let container = bench.named("web");
+    let file = container.dir().join("config.json");
+    let good = fs::read_to_string(&file).unwrap();
+    let newer = good.replacen("\"version\":1", "\"version\":999", 1);
+    assert_ne!(good, newer);
+    for (record, remedy) in [
+        ("{", "repair the file"),
+        (newer.as_str(), "the bulkhead that wrote it"),
+    ] {
+        fs::write(&file, record).unwrap();
+        for text in ["kept:1", image.id.short().as_str()] {
+            let refused = bench.engine.remove_image(text, true).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict);
+            assert!(
+                refused.to_string().contains(container.id().short()),
+                "{refused}"
+            );
+            let hint = refused.hint().unwrap();
+            assert!(
+                hint.contains(remedy) && hint.contains(container.id().short()),
+                "{hint}"
+            );
+        }
+        bench
+            .engine
+            .prune_images(false, &Filters::default())
+            .unwrap_err();
+        bench
+            .engine
+            .prune_images(true, &Filters::default())
+            .unwrap_err();
+        bench.engine.image("kept:1").unwrap();
+    }
+    let force = RemoveOptions {
+        force: true,
+        ..Default::default()
+    };
+    bench.engine.remove(container.id().short(), force).unwrap();
+    bench.engine.remove_image("kept:1", false).unwrap();
+}

@@ -19,6 +19,7 @@ fn load(system: Option<&str>, user: Option<&str>) -> Result<Settings, SettingsEr
         ..Default::default()
     };
     Settings::load(&EngineConfig {
+        create_root: true,
         root: None,
         config_file: None,
         environment,
@@ -81,6 +82,7 @@ fn the_environment_names_the_isolation_over_every_file() {
     std::fs::write(&file, "isolation = 'user-mode'").unwrap();
     let with = |name: Option<&str>| {
         Settings::load(&EngineConfig {
+            create_root: true,
             root: None,
             config_file: Some(file.clone()),
             environment: Environment {
@@ -98,6 +100,7 @@ fn the_environment_names_the_isolation_over_every_file() {
 #[test]
 fn a_configuration_file_that_was_named_must_exist() {
     let config = EngineConfig {
+        create_root: true,
         root: None,
         config_file: Some("/nonexistent/config.toml".into()),
         environment: Environment::default(),

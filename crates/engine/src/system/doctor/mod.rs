@@ -6,11 +6,11 @@ use std::path::Path;
 
 use bulkhead_jail::{JailReport, Wall};
 use bulkhead_platform::{KernelKind, PlatformReport};
-use bulkhead_types::{ByteSize, Isolation};
+use bulkhead_types::{ByteSize, Isolation, chain};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
-use super::info::chain;
 use crate::Engine;
 use crate::disk::find_tool;
 use crate::guest::choose;
@@ -286,6 +286,18 @@ fn state_directory(root: &Path, uid: u32) -> Check {
     let shown = root.display();
     let meta = match fs::metadata(root) {
         Ok(meta) => meta,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let above = existing(root);
+            return match access(above, AccessFlags::W_OK | AccessFlags::X_OK) {
+                Ok(()) => Check::ok(NAME, format!("{shown} is made when it is needed")),
+                Err(error) => Check::new(
+                    NAME,
+                    CheckStatus::Fail,
+                    format!("{shown} cannot be made in {}: {error}", above.display()),
+                    "choose another with --root",
+                ),
+            };
+        }
         Err(error) => {
             return Check::new(
                 NAME,
@@ -330,9 +342,16 @@ fn tempfile_in(root: &Path) -> std::io::Result<()> {
     fs::remove_file(&path)
 }
 
+/// The directory itself, or the nearest one above it that exists.
+fn existing(path: &Path) -> &Path {
+    path.ancestors()
+        .find(|above| above.exists())
+        .unwrap_or(path)
+}
+
 fn space(root: &Path) -> Check {
     const NAME: &str = "disk space";
-    let free = match statvfs(root) {
+    let free = match statvfs(existing(root)) {
         Ok(status) => status.blocks_available() * status.fragment_size(),
         Err(error) => return Check::new(NAME, CheckStatus::Warn, format!("unknown: {error}"), ""),
     };

@@ -66,7 +66,10 @@ fn a_state_directory_must_be_there_and_ours_alone() {
     let dir = tempfile::tempdir().unwrap();
     let uid = nix::unistd::geteuid().as_raw();
     let check = |root: &Path, uid| state_directory(root, uid).status;
-    assert_eq!(check(&dir.path().join("gone"), uid), CheckStatus::Fail);
+    assert_eq!(check(&dir.path().join("not/yet"), uid), CheckStatus::Ok);
+    fs::write(dir.path().join("file"), "").unwrap();
+    assert_eq!(check(&dir.path().join("file/root"), uid), CheckStatus::Fail);
+    fs::remove_file(dir.path().join("file")).unwrap();
     assert_eq!(check(dir.path(), uid), CheckStatus::Ok);
     assert_eq!(check(dir.path(), uid + 1), CheckStatus::Warn);
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
