@@ -61,15 +61,81 @@ fn unknown_flags_exit_with_125_and_are_named() {
         "unknown flag: --foo\n\nUsage:  bulkhead ps [OPTIONS]\n",
     );
     complains(&["--foo"], 125, "unknown flag: --foo\n");
+}
+
+#[test]
+fn what_docker_has_and_bulkhead_has_not_is_said_by_name() {
+    for (flag, value, said) in [
+        (
+            "-v",
+            "/a:/b",
+            "bulkhead: -v, --volume is not supported yet: ",
+        ),
+        (
+            "-p",
+            "80:80",
+            "bulkhead: -p, --publish is not supported yet: ",
+        ),
+        (
+            "-ip",
+            "80:80",
+            "bulkhead: -p, --publish is not supported yet: ",
+        ),
+        (
+            "--network",
+            "host",
+            "bulkhead: --network is not supported yet: ",
+        ),
+        ("--ipc", "host", "bulkhead: --ipc is not supported: "),
+    ] {
+        complains(&["run", flag, value, "x"], 125, said);
+        complains(&["container", "create", flag, value, "x"], 125, said);
+    }
     complains(
         &["run", "-v", "/a:/b", "x"],
         125,
-        "unknown shorthand flag: 'v' in -v\n",
+        "; see docs/compatibility.md\n\nUsage:  bulkhead run [OPTIONS] IMAGE [COMMAND] [ARG...]\n",
     );
     complains(
-        &["run", "-p", "80:80", "x"],
+        &["-H", "tcp://x", "ps"],
         125,
-        "unknown shorthand flag: 'p' in -p\n",
+        "bulkhead: -H, --host is not supported: ",
+    );
+    for verb in [
+        "cp", "diff", "commit", "stats", "events", "build", "network", "volume", "rename",
+        "compose",
+    ] {
+        complains(
+            &[verb, "x"],
+            1,
+            &format!("bulkhead: 'bulkhead {verb}' is not supported yet"),
+        );
+    }
+    complains(
+        &["container", "cp"],
+        1,
+        "bulkhead: 'bulkhead container cp' is not supported yet; see docs/",
+    );
+}
+
+/// As with pflag, the word behind an option is its value.
+#[test]
+fn a_value_may_begin_with_a_dash() {
+    complains(
+        &["run", "-e", "-A=1", "-u", "-1", "--name", "--rm", "x"],
+        125,
+        "/proc/nonexistent",
+    );
+    complains(
+        &["run", "--memory", "-1", "x"],
+        125,
+        "invalid argument \"-1\" for \"-m, --memory\" flag",
+    );
+    complains(&["kill", "-s", "-9", "x"], 1, "-9");
+    complains(
+        &["logs", "--since", "-1x", "a"],
+        1,
+        "invalid value for \"since\": '-1x'",
     );
 }
 
@@ -133,12 +199,6 @@ fn unknown_commands_exit_with_1() {
         "unknown command: bulkhead container foo\n\nUsage:  bulkhead container\n",
     );
     complains(&["help", "foo"], 1, "unknown help topic: foo\n");
-    // Verbs of a later step are not half there.
-    for verb in [
-        "cp", "diff", "commit", "stats", "events", "build", "network", "volume", "rename", "port",
-    ] {
-        complains(&[verb], 1, "unknown command");
-    }
 }
 
 #[test]
@@ -326,7 +386,9 @@ fn a_reader_that_leaves_is_no_failure() {
 
 #[test]
 fn an_unusable_state_directory_is_an_engine_failure_with_its_cause() {
-    complains(&["ps"], 1, "bulkhead: ");
+    // Nothing is there, and nothing was made.
+    assert_eq!(says(&["ps", "-q"]), "");
+    assert_eq!(says(&["images", "-q"]), "");
     complains(&["run", "x"], 125, "/proc/nonexistent");
     // What follows the image is the container's: these flags are not ours, and parsing must not refuse them.
     complains(
@@ -352,6 +414,56 @@ fn an_unusable_state_directory_is_an_engine_failure_with_its_cause() {
     complains(
         &["exec", "-e", "A=b", "x", "ls", "-la", "--help"],
         1,
-        "/proc/nonexistent",
+        "bulkhead: No such container: x",
+    );
+}
+
+/// Of a path that was mistyped nothing may be left, and who named it is told.
+#[test]
+fn what_only_looks_makes_no_state_directory() {
+    let dir = std::env::temp_dir().join(format!("bulkhead-no-root-{}", std::process::id()));
+    let root = dir.to_str().expect("text");
+    for (words, code) in [
+        (&["ps", "-a"][..], 0),
+        (&["images"], 0),
+        (&["container", "prune", "-f"], 0),
+        (&["image", "prune", "-af"], 0),
+        (&["info"], 0),
+        (&["version"], 0),
+        (&["history", "x"], 1),
+        (&["inspect", "x"], 1),
+        (&["image", "inspect", "x"], 1),
+        (&["save", "-o", "/dev/null", "x"], 1),
+        (&["tag", "x", "y"], 1),
+        (&["rmi", "x"], 1),
+        (&["push", "x"], 1),
+        (&["logs", "x"], 1),
+        (&["start", "x"], 1),
+        (&["stop", "x"], 1),
+        (&["kill", "x"], 1),
+        (&["rm", "x"], 1),
+        (&["wait", "x"], 1),
+        (&["doctor"], -1),
+    ] {
+        let out = bulkhead(&[&["--root", root], words].concat());
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            code < 0 || out.status.code() == Some(code),
+            "{words:?}: {text}"
+        );
+        assert!(
+            text.contains(&format!("WARNING: there is no state directory {root}")),
+            "{words:?}: {text}"
+        );
+        assert!(!dir.exists(), "{words:?}");
+    }
+}
+
+#[test]
+fn a_configuration_file_that_is_not_there_is_named() {
+    complains(
+        &["--config", "/nonexistent.toml", "ps"],
+        1,
+        "bulkhead: cannot read configuration file /nonexistent.toml: No such file or directory",
     );
 }

@@ -6,6 +6,7 @@ use bulkhead_types::exit_code;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::absent;
 use super::verb::{Arity, Verb};
 
 /// What is wrong with a command line, ready to be printed.
@@ -25,10 +26,10 @@ impl Complaint {
         } else {
             format!("\n\nUsage:  {path}")
         };
+        let said = absent::command(path, word)
+            .unwrap_or_else(|| format!("bulkhead: unknown command: {path} {word}{usage}"));
         Self {
-            text: format!(
-                "bulkhead: unknown command: {path} {word}{usage}\n\nRun '{path} --help' for more information"
-            ),
+            text: format!("{said}\n\nRun '{path} --help' for more information"),
             code: exit_code::FAILURE,
         }
     }
@@ -83,7 +84,8 @@ impl Complaint {
         let value = context(error, ContextKind::InvalidValue);
         match error.kind() {
             ErrorKind::UnknownArgument if argument.starts_with('-') && argument.len() > 1 => {
-                Self::flag(&unknown(&argument), path, usage)
+                let said = absent::flag(verb, &argument).unwrap_or_else(|| unknown(&argument));
+                Self::flag(&said, path, usage)
             }
             ErrorKind::UnknownArgument
             | ErrorKind::MissingRequiredArgument

@@ -4,6 +4,7 @@
 //! format, exit codes) and builds only the verb that was typed, because a full tree costs as much as the
 //! rest of the command's start.
 
+mod absent;
 mod complaint;
 mod parsers;
 mod tree;

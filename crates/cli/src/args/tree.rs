@@ -93,16 +93,31 @@ fn is_help(error: &clap::Error) -> bool {
 
 /// How many words before the verb are flags and their values.
 fn globals_length(words: &[OsString]) -> usize {
+    let command = global_flags();
     let mut index = 0;
     while let Some(word) = words.get(index) {
         let word = word.to_string_lossy();
         if !word.starts_with('-') || word == "-" || word == "--" {
             break;
         }
-        let takes_next = matches!(word.as_ref(), "--root" | "--config" | "--log-level" | "-l");
-        index += if takes_next { 2 } else { 1 };
+        index += if needs_next_word(&command, &word) {
+            2
+        } else {
+            1
+        };
     }
     index
+}
+
+/// Whether `word`, which is a flag or several short ones, has its value in the next word.
+fn needs_next_word(command: &Command, word: &str) -> bool {
+    let options = || command.get_arguments().filter(|arg| takes_value(arg));
+    if let Some(long) = word.strip_prefix("--") {
+        return options().any(|arg| arg.get_long() == Some(long));
+    }
+    let mut shorts = word.chars().skip(1);
+    let option = shorts.find(|short| options().any(|arg| arg.get_short() == Some(*short)));
+    option.is_some() && shorts.next().is_none()
 }
 
 /// The flags before the verb.
@@ -268,9 +283,18 @@ fn with_help(command: Command) -> Command {
         })
 }
 
-/// pflag's conventions: `--flag=false`, and the last of several wins.
+/// Whether the word behind this option is its value. Words without an option in front of them are none.
+fn takes_value(arg: &Arg) -> bool {
+    !arg.is_positional() && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+/// pflag's conventions: `--flag=false`, the last of several wins, and the word behind an option is its value
+/// whatever it looks like, `--` included.
 fn conventions(command: Command) -> Command {
     command.args_override_self(true).mut_args(|arg| {
+        if takes_value(&arg) {
+            return arg.allow_hyphen_values(true);
+        }
         if !matches!(arg.get_action(), ArgAction::SetTrue) {
             return arg;
         }
@@ -346,4 +370,87 @@ pub fn full_tree() -> Command {
         command = command.subcommand(sub);
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::builder::OsStringValueParser;
+
+    use super::*;
+
+    /// Every verb as it parses, with its path.
+    fn verbs() -> Vec<(String, &'static Verb)> {
+        let top = VERBS.iter().map(|verb| (verb.name.to_owned(), verb));
+        let grouped = GROUPS.iter().flat_map(|group| {
+            let path = move |verb: &Verb| format!("{} {}", group.name, verb.name);
+            group.verbs.iter().map(move |verb| (path(verb), verb))
+        });
+        top.chain(grouped).collect()
+    }
+
+    /// Switches parse as options whose value follows `=`.
+    fn is_switch(arg: &Arg) -> bool {
+        arg.is_require_equals_set()
+    }
+
+    #[test]
+    fn the_word_behind_an_option_is_its_value_whatever_it_looks_like() {
+        let mut options = 0;
+        let commands = verbs()
+            .into_iter()
+            .map(|(path, verb)| (path, verb_flags(verb)));
+        for (path, command) in commands.chain([(String::new(), global_flags())]) {
+            let parsed = conventions(command);
+            // One value for each occurrence, as it is declared.
+            let command = parsed.clone().mut_args(|arg| match takes_value(&arg) {
+                true => arg.required(false).value_parser(OsStringValueParser::new()),
+                false => arg.required(false),
+            });
+            for arg in parsed
+                .get_arguments()
+                .filter(|arg| takes_value(arg) && !is_switch(arg))
+            {
+                let long = arg.get_long().map(|long| format!("--{long}"));
+                let short = arg.get_short().map(|short| format!("-{short}"));
+                for spelling in long.iter().chain(&short) {
+                    options += 1;
+                    for value in [
+                        "-1", "-1h", "-9", "-A=1", "-x", "--rm", "--help", "-h", "--", "-",
+                    ] {
+                        let words = ["bulkhead", spelling, value];
+                        let matches = command.clone().try_get_matches_from(words);
+                        let matches = matches.unwrap_or_else(|e| panic!("{path} {words:?}: {e}"));
+                        let raw = matches.get_raw(arg.get_id().as_str()).expect("given");
+                        assert_eq!(raw.collect::<Vec<_>>(), [value], "{path} {words:?}");
+                    }
+                }
+            }
+        }
+        assert!(options > 100, "{options}");
+    }
+
+    #[test]
+    fn words_behind_the_image_are_the_containers() {
+        let run = VERBS.iter().find(|verb| verb.name == "run").expect("run");
+        let command = conventions(verb_flags(run));
+        let words = ["run", "-e", "-A=1", "image", "-e", "--", "--rm"];
+        let matches = command.try_get_matches_from(words).expect("fits");
+        let given: Vec<_> = matches.get_raw("words").expect("given").collect();
+        assert_eq!(given, ["image", "-e", "--", "--rm"]);
+        assert!(!matches.get_one::<bool>("rm").expect("has a default"));
+    }
+
+    #[test]
+    fn the_verb_is_found_behind_flags_with_values() {
+        let length = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(Into::into).collect();
+            globals_length(&words)
+        };
+        assert_eq!(length(&["--root", "-x", "ps"]), 2);
+        assert_eq!(length(&["--root=/x", "ps"]), 1);
+        assert_eq!(length(&["-D", "-l", "debug", "ps"]), 3);
+        assert_eq!(length(&["-Dl", "debug", "ps"]), 2);
+        assert_eq!(length(&["-ldebug", "ps"]), 1);
+        assert_eq!(length(&["ps", "-l"]), 0);
+    }
 }

@@ -119,7 +119,7 @@ pub struct CreateFlags {
     #[arg(long, value_name = "string")]
     stop_signal: Option<String>,
     /// Timeout (in seconds) to stop a container
-    #[arg(long, value_name = "int", value_parser = seconds, allow_hyphen_values = true)]
+    #[arg(long, value_name = "int", value_parser = seconds)]
     stop_timeout: Option<i64>,
     /// Mount a tmpfs directory
     #[arg(long, value_name = "list")]
@@ -149,7 +149,7 @@ impl CreateFlags {
             .map_or((String::new(), &[][..]), |(i, c)| (i.clone(), c));
         let mut env = Vec::new();
         for file in &self.env_file {
-            env.extend(env_file(file, |name| std::env::var(name).ok())?);
+            env.extend(env_file(file, own_value)?);
         }
         env.extend(resolve_env(&self.env));
         let mut labels = BTreeMap::new();
@@ -241,11 +241,17 @@ fn name(text: &str) -> Result<ContainerName, CliError> {
 
 /// `KEY` alone takes our own value; where we have none it stays alone, which removes the image's.
 pub fn resolve_env(entries: &[String]) -> Vec<String> {
-    let resolve = |entry: &String| match std::env::var(entry) {
-        Ok(value) if !entry.contains('=') => format!("{entry}={value}"),
+    let resolve = |entry: &String| match own_value(entry) {
+        Some(value) if !entry.contains('=') => format!("{entry}={value}"),
         _ => entry.clone(),
     };
     entries.iter().map(resolve).collect()
+}
+
+/// The value of a variable of ours. What in it is no UTF-8 is replaced, as Docker's client does when it makes
+/// JSON of it: a variable that is set is never taken for one that is not.
+fn own_value(name: &str) -> Option<String> {
+    Some(std::env::var_os(name)?.to_string_lossy().into_owned())
 }
 
 /// `--cidfile`: made when the command starts, so that two commands cannot both write it, and taken away

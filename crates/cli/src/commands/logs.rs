@@ -24,7 +24,7 @@ pub struct Logs {
     #[arg(long, value_name = "string")]
     since: Option<String>,
     /// Number of lines to show from the end of the logs (default "all")
-    #[arg(short = 'n', long, value_name = "string", allow_hyphen_values = true)]
+    #[arg(short = 'n', long, value_name = "string")]
     tail: Option<String>,
     /// Show timestamps
     #[arg(short, long)]

@@ -16,7 +16,7 @@ pub struct StopFlags {
     #[arg(short, long, value_name = "string")]
     signal: Option<String>,
     /// Seconds to wait before killing the container
-    #[arg(short, long, alias = "time", value_name = "int", value_parser = seconds, allow_hyphen_values = true)]
+    #[arg(short, long, alias = "time", value_name = "int", value_parser = seconds)]
     timeout: Option<i64>,
     #[arg(value_name = "CONTAINER", required = true, hide = true)]
     pub containers: Vec<String>,
