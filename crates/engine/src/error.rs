@@ -73,6 +73,8 @@ pub enum ErrorKind {
     NoSpace,
     /// Another machine (a registry) or the network failed.
     Remote,
+    /// An answer did not come in time.
+    Timeout,
     /// Anything else.
     Internal,
 }
@@ -131,6 +133,9 @@ impl Error {
     /// The exit code of `run`, `exec` and `start -a` for this failure (Docker CLI reference,
     /// "docker run: exit status"); other verbs exit with 1.
     pub fn run_exit_code(&self) -> u8 {
+        if let Self::Container(ContainerError::Launch { source, .. }) = self {
+            return source.exit_code();
+        }
         match self.kind() {
             ErrorKind::CommandNotFound => exit_code::NOT_FOUND,
             ErrorKind::CommandNotExecutable => exit_code::NOT_EXECUTABLE,

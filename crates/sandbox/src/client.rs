@@ -8,6 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use bulkhead_types::{ExitStatus, ProcessSpec, Signal, TerminalSize};
 use jiff::Timestamp;
 
@@ -24,6 +31,16 @@ use crate::timings::Timings;
 pub const CONTROL_SOCKET: &str = "ctl.sock";
 /// After a run's end is known its processes need a moment to go; longer than this is a fault.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// A sandbox that works answers at once, also when its guest does not: it gives the agent five seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// A process in the guest is started within thirty seconds, or the sandbox says that it was not.
+const EXEC_WITHIN: Duration = Duration::from_secs(45);
+/// Who waits for a long answer asks so often whether the sandbox is still there.
+const PULSE: Duration = Duration::from_secs(10);
+/// So long a sandbox may be there without listening: it prepares its jail, or takes its last steps.
+const ABSENT_WITHIN: Duration = Duration::from_secs(30);
+/// How often a sandbox that is just about to listen, or to go, is looked for.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A request to a sandbox failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +78,9 @@ pub enum ClientError {
     /// The lock cannot be asked.
     #[error("watch the container's lock")]
     Lock(#[source] io::Error),
+    /// The sandbox is there and says nothing: it is suspended, or broken.
+    #[error("sandbox did not answer within {} seconds", .0.as_secs())]
+    Silent(Duration),
     /// The container ended but its processes did not go.
     #[error("processes of the container are still there {} seconds after its end", GONE_WITHIN.as_secs())]
     Lingering,
@@ -148,7 +168,7 @@ impl Client {
     pub fn attach(&self, stdio: Stdio, options: AttachOptions) -> Result<Attachment, ClientError> {
         let socket = self.connect()?;
         let attachment = Attachment::request(socket, stdio, options)?;
-        match frame::receive(&attachment.socket)?.0 {
+        match receive_within(&attachment.socket, ANSWER_WITHIN)? {
             Reply::Attached => Ok(attachment),
             other => Err(refusal(other, "to attach")),
         }
@@ -181,7 +201,7 @@ impl Client {
             },
             &fds,
         )?;
-        match frame::receive(&socket)?.0 {
+        match receive_within(&socket, EXEC_WITHIN)? {
             Reply::ExecStarted { guest_pid } => Ok(Exec { socket, guest_pid }),
             other => Err(refusal(other, "to exec")),
         }
@@ -193,16 +213,76 @@ impl Client {
     /// # Errors
     /// When there was no run, or how it ended cannot be found out.
     pub fn wait(&self) -> Result<Exit, ClientError> {
-        self.until_end(Request::Wait)
+        self.until_end(&self.watch()?, || Request::Wait, |_| Ok(()))
     }
 
-    /// Sends `signal`, and `SIGKILL` after `timeout` (never, if `None`); then as [`Client::wait`].
+    /// Sends `signal`, and `SIGKILL` after `timeout` (never, if `None`); then as [`Client::wait`]. A start that is under
+    /// way is given up. `SIGKILL` does not depend on anybody's answer: a guest that does not die is ended by its
+    /// sandbox, and a sandbox that does not answer is killed.
     ///
     /// # Errors
     /// As [`Client::wait`].
     pub fn stop(&self, signal: Signal, timeout: Option<Duration>) -> Result<Exit, ClientError> {
+        self.stop_with(signal, timeout, false)
+    }
+
+    /// As [`Client::stop`], for a container that is to be started again: its disks are left clean even with `--rm`.
+    ///
+    /// # Errors
+    /// As [`Client::wait`].
+    pub fn stop_to_restart(
+        &self,
+        signal: Signal,
+        timeout: Option<Duration>,
+    ) -> Result<Exit, ClientError> {
+        self.stop_with(signal, timeout, true)
+    }
+
+    fn stop_with(
+        &self,
+        signal: Signal,
+        timeout: Option<Duration>,
+        keep_disks: bool,
+    ) -> Result<Exit, ClientError> {
+        let watch = self.watch()?;
         let timeout_ms = timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
-        self.until_end(Request::Stop { signal, timeout_ms })
+        let request = || Request::Stop {
+            signal,
+            timeout_ms,
+            keep_disks,
+        };
+        // Between two looks: the answer may be long in coming, but the sandbox has to be there.
+        let ended = self.until_end(&watch, request, |client| client.ping().map(drop));
+        match ended {
+            Ok(exit) => Ok(exit),
+            Err(ClientError::NotRunning) => Err(ClientError::NotRunning),
+            Err(error) => {
+                let silent = matches!(error, ClientError::Silent(_) | ClientError::Lingering);
+                // A kill is a kill whatever the sandbox says, for example that it speaks another version.
+                if signal == Signal::KILL || silent && timeout.is_some() {
+                    self.kill_sandbox(&watch).map_err(|_| error)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Kills the processes that the state file names, the jailed half first: then the monitor can still record the end.
+    fn kill_sandbox(&self, watch: &LockWatch) -> Result<Exit, ClientError> {
+        let state = self.state()?;
+        for pid in [state.pid, state.monitor_pid] {
+            if pid > 1 && is_ours(pid) && watch.held().map_err(ClientError::Lock)? {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                // One that is gone meanwhile is what was wanted.
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                let gone = watch.wait_free(Some(GONE_WITHIN));
+                if gone.map_err(ClientError::Lock)? {
+                    return last_words(watch, &self.path);
+                }
+            }
+        }
+        Err(ClientError::Lingering)
     }
 
     /// The recorded state, as [`read_state`].
@@ -213,17 +293,45 @@ impl Client {
         read_state(&self.path)
     }
 
-    fn until_end(&self, request: Request) -> Result<Exit, ClientError> {
-        let watch = match LockWatch::open(&self.in_dir(".")) {
-            Ok(watch) => watch,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ClientError::NotRunning),
-            Err(e) => return Err(ClientError::Lock(e)),
-        };
-        let answered = match self.call(request) {
-            Ok(Reply::Ended(exit)) => Some(exit),
-            Ok(_) => return Err(ClientError::Unexpected("to wait")),
-            Err(ClientError::NotRunning | ClientError::Frame(_)) => None,
-            Err(e) => return Err(e),
+    fn watch(&self) -> Result<LockWatch, ClientError> {
+        LockWatch::open(&self.in_dir(".")).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => ClientError::NotRunning,
+            _ => ClientError::Lock(e),
+        })
+    }
+
+    /// Asks for something that is answered with the end, and calls `still_there` every [`PULSE`] until then.
+    fn until_end(
+        &self,
+        watch: &LockWatch,
+        request: impl Fn() -> Request,
+        still_there: impl Fn(&Self) -> Result<(), ClientError>,
+    ) -> Result<Exit, ClientError> {
+        let mut absent = Duration::ZERO;
+        let answered = loop {
+            let asked = self.ask(request()).and_then(|socket| {
+                while !readable(&socket, PULSE)? {
+                    still_there(self)?;
+                }
+                receive_within(&socket, ANSWER_WITHIN)
+            });
+            match asked {
+                Ok(Reply::Ended(exit)) => break Some(exit),
+                Ok(Reply::Error(e)) => return Err(e.into()),
+                Ok(_) => return Err(ClientError::Unexpected("to wait")),
+                Err(ClientError::Frame(_)) => break None,
+                // A run that has just begun does not listen yet, one that ends does not listen any more.
+                Err(ClientError::NotRunning) => {
+                    if watch.wait_free(Some(LOOK)).map_err(ClientError::Lock)? {
+                        break None;
+                    }
+                    absent += LOOK;
+                    if absent > ABSENT_WITHIN {
+                        return Err(ClientError::Lingering);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
         };
         if !watch
             .wait_free(Some(GONE_WITHIN))
@@ -234,20 +342,23 @@ impl Client {
         if let Some(exit) = answered {
             return Ok(exit);
         }
-        last_words(&watch, &self.path)
+        last_words(watch, &self.path)
+    }
+
+    /// Sends a request; the answer is still to come.
+    fn ask(&self, request: Request) -> Result<UnixStream, ClientError> {
+        let socket = self.connect()?;
+        let call = Call {
+            version: VERSION,
+            request,
+        };
+        frame::send(&socket, &call, &[]).map_err(silence(ANSWER_WITHIN))?;
+        Ok(socket)
     }
 
     fn call(&self, request: Request) -> Result<Reply, ClientError> {
-        let socket = self.connect()?;
-        frame::send(
-            &socket,
-            &Call {
-                version: VERSION,
-                request,
-            },
-            &[],
-        )?;
-        match frame::receive(&socket)?.0 {
+        let socket = self.ask(request)?;
+        match receive_within(&socket, ANSWER_WITHIN)? {
             Reply::Error(e) => Err(e.into()),
             other => Ok(other),
         }
@@ -260,10 +371,26 @@ impl Client {
         }
     }
 
+    /// Connects, with a deadline for that and for whatever is sent: a sandbox that does not accept lets its queue of
+    /// connections fill.
     fn connect(&self) -> Result<UnixStream, ClientError> {
-        UnixStream::connect(self.in_dir(CONTROL_SOCKET)).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning,
-            _ => ClientError::Connect(e),
+        let connected = || -> nix::Result<UnixStream> {
+            let socket = socket(
+                AddressFamily::Unix,
+                SockType::Stream,
+                SockFlag::SOCK_CLOEXEC,
+                None,
+            )?;
+            let within = i64::try_from(ANSWER_WITHIN.as_secs()).unwrap_or(i64::MAX);
+            setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(within))?;
+            let address = UnixAddr::new(&self.in_dir(CONTROL_SOCKET))?;
+            connect(socket.as_raw_fd(), &address)?;
+            Ok(socket.into())
+        };
+        connected().map_err(|e| match e {
+            Errno::ENOENT | Errno::ECONNREFUSED => ClientError::NotRunning,
+            Errno::EAGAIN => ClientError::Silent(ANSWER_WITHIN),
+            e => ClientError::Connect(e.into()),
         })
     }
 
@@ -271,6 +398,45 @@ impl Client {
     fn in_dir(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
     }
+}
+
+/// A frame that comes within a time, if only its beginning does: nobody sends half a frame and sleeps.
+fn receive_within(socket: &UnixStream, within: Duration) -> Result<Reply, ClientError> {
+    if !readable(socket, within)? {
+        return Err(ClientError::Silent(within));
+    }
+    let limit = |time| socket.set_read_timeout(time).map_err(FrameError::Io);
+    limit(Some(within))?;
+    let reply = frame::receive(socket).map_err(silence(within))?.0;
+    limit(None)?;
+    Ok(reply)
+}
+
+/// Waits until there is something to read, or the connection's end.
+fn readable(socket: &UnixStream, within: Duration) -> Result<bool, ClientError> {
+    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(
+            &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(FrameError::Io(e.into()).into()),
+        }
+    }
+}
+
+fn silence(within: Duration) -> impl Fn(FrameError) -> ClientError {
+    move |error| match error {
+        FrameError::Io(e) if e.kind() == io::ErrorKind::WouldBlock => ClientError::Silent(within),
+        other => other.into(),
+    }
+}
+
+/// Whether a process is one of Bulkhead's: a number out of a file may be somebody else's by now.
+fn is_ours(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"bulkhead"))
 }
 
 /// How the run that `watch` saw end has ended: by its own last words, else by its state file, else it was killed.
@@ -311,9 +477,10 @@ pub struct Attachment {
 pub enum AttachEnd {
     /// The container ended; everything it wrote was delivered before.
     Exited(Exit),
-    /// The detach keys were typed, [`Attachment::detach`] was called, or an output descriptor takes no
-    /// more (its reader vanished). The container goes on.
+    /// The detach keys were typed, or [`Attachment::detach`] was called. The container goes on.
     Detached,
+    /// An output descriptor takes no more: its reader vanished. The container goes on.
+    OutputGone,
     /// The sandbox vanished; [`Client::wait`] tells how.
     Lost,
 }
@@ -356,6 +523,7 @@ impl Attachment {
             match frame::receive(&self.socket) {
                 Ok((Reply::Ended(exit), _)) => return Ok(AttachEnd::Exited(exit)),
                 Ok((Reply::Detached, _)) => return Ok(AttachEnd::Detached),
+                Ok((Reply::OutputGone, _)) => return Ok(AttachEnd::OutputGone),
                 Ok((Reply::Attached, _)) => {}
                 Ok((other, _)) => return Err(refusal(other, "to attach")),
                 Err(FrameError::Closed | FrameError::Io(_)) => return Ok(AttachEnd::Lost),
@@ -385,8 +553,10 @@ pub struct Exec {
 pub enum ExecEnd {
     /// The process ended; everything it wrote was delivered before.
     Exited(ExitStatus),
-    /// The detach keys were typed, or an output descriptor takes no more. The process goes on.
+    /// The detach keys were typed. The process goes on.
     Detached,
+    /// An output descriptor takes no more: its reader vanished. The process goes on.
+    OutputGone,
 }
 
 impl Exec {
@@ -404,6 +574,7 @@ impl Exec {
         match frame::receive(&self.socket) {
             Ok((Reply::ExecEnded(status), _)) => Ok(ExecEnd::Exited(status)),
             Ok((Reply::Detached, _)) => Ok(ExecEnd::Detached),
+            Ok((Reply::OutputGone, _)) => Ok(ExecEnd::OutputGone),
             Ok((other, _)) => Err(refusal(other, "to exec")),
             Err(FrameError::Closed | FrameError::Io(_)) => {
                 Ok(ExecEnd::Exited(ExitStatus::signaled(9)))

@@ -78,6 +78,9 @@ pub enum StartFailure {
         /// Says which container.
         message: String,
     },
+    /// Somebody stopped or killed the container before its command was executed.
+    #[error("stopped before its command was executed")]
+    Stopped,
     /// The sandbox vanished without saying why.
     #[error("sandbox died while starting: {reason}")]
     Died {
@@ -87,11 +90,12 @@ pub enum StartFailure {
 }
 
 impl StartFailure {
-    /// The exit code of `docker run` in this case: 127, 126 or 125.
+    /// The exit code of `docker run` in this case: 127, 126 or 125; that of a killed process for what was stopped.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::CommandNotFound { .. } => exit_code::NOT_FOUND,
             Self::NotExecutable { .. } => exit_code::NOT_EXECUTABLE,
+            Self::Stopped => bulkhead_types::ExitStatus::signaled(9).code,
             _ => exit_code::ENGINE,
         }
     }

@@ -192,7 +192,7 @@ impl Launched {
                 && let Some(attachment) = attached
             {
                 match attachment.wait()? {
-                    AttachEnd::Detached => return Ok(AttachEnd::Detached),
+                    end @ (AttachEnd::Detached | AttachEnd::OutputGone) => return Ok(end),
                     AttachEnd::Exited(_) | AttachEnd::Lost => attached = None,
                 }
             }

@@ -26,7 +26,7 @@ pub use launch::{LaunchError, LaunchOptions, Launched, SANDBOX_VERB, launch};
 pub use lock::{LOCK_FILE, is_running, wait_free};
 pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
-pub use monitor::{CONSOLE_LOG, REMOVED_SUFFIX, main};
+pub use monitor::{CONSOLE_LOG, KEEP_FILE, REMOVED_SUFFIX, main};
 pub use spec::{JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
 pub use state::{STATE_FILE, State, StateError, Status, read_state};
 pub use timings::{Phase, Timings};

@@ -99,6 +99,9 @@ pub(crate) enum Request {
     Stop {
         signal: Signal,
         timeout_ms: Option<u64>,
+        /// It will be started again: its disks are left clean although it has `--rm`.
+        #[serde(default)]
+        keep_disks: bool,
     },
     Attach {
         streams: Streams,
@@ -128,7 +131,11 @@ pub(crate) enum Reply {
     Done,
     Attached,
     Detached,
-    ExecStarted { guest_pid: u32 },
+    /// As `Detached`, because an output descriptor takes no more.
+    OutputGone,
+    ExecStarted {
+        guest_pid: u32,
+    },
     ExecEnded(ExitStatus),
     Ended(Exit),
     Failed(StartFailure),

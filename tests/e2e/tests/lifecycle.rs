@@ -58,6 +58,29 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    a_restart_does_not_remove_what_has_rm(b) {
+        b.run(&["run", "-d", "--rm", "--name", "kept", "busybox", "sh", "-c",
+            "echo run >> /count; echo run $(wc -l < /count); exec sleep 1000"]).ok();
+        b.wait_for_log("kept", "run 1");
+        b.run(&["restart", "-t", "0", "kept"]).ok();
+        b.wait_for_log("kept", "run 2");
+        assert_eq!(b.inspect("kept")["State"]["Running"], true);
+        // The next end is one like any other.
+        b.run(&["stop", "-t", "0", "kept"]).ok();
+        b.expect_nothing_left();
+        b.run(&["inspect", "kept"]).expect_code(1);
+    }
+
+    a_start_that_fails_says_why_and_not_what_became_of_the_rest(b) {
+        b.run(&["create", "--rm", "--name", "bad", "busybox", "no-such-command"]).ok();
+        // Of its directory nothing can be removed: the failure of that must not stand for the failure of the start.
+        let dir = b.root().join("containers").join(b.inspect("bad")["Id"].as_str().unwrap());
+        let out = b.run(&["start", "bad"]);
+        assert!(out.stderr.contains("no-such-command"), "{out:?}");
+        assert!(!dir.exists());
+        b.expect_nothing_left();
+    }
+
     kill_sends_the_signal_asked_for(b) {
         b.run(&["run", "-d", "--name", "victim", "busybox", "sh", "-c",
             "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done"]).ok();

@@ -149,7 +149,7 @@ impl Attached<'_> {
         drop(mode);
         match end.map_err(CliError::from)? {
             AttachEnd::Exited(exit) => self.ended(&exit),
-            AttachEnd::Detached => Ok(End::default()),
+            AttachEnd::Detached | AttachEnd::OutputGone => Ok(End::default()),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -171,7 +171,7 @@ impl Attached<'_> {
                 self.engine.wait(self.container).ok();
                 self.ended(&exit)
             }
-            AttachEnd::Detached => Ok(End::default()),
+            AttachEnd::Detached | AttachEnd::OutputGone => Ok(End::default()),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -244,7 +244,7 @@ pub fn exec(
     drop(mode);
     match end? {
         ExecEnd::Exited(status) => Ok(status.code),
-        ExecEnd::Detached => Ok(0),
+        ExecEnd::Detached | ExecEnd::OutputGone => Ok(0),
     }
 }
 

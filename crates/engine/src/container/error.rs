@@ -1,10 +1,14 @@
 //! What can go wrong with a container. Messages are Docker's where Docker has one.
 
-use bulkhead_sandbox::{ClientError, LaunchError, LogError, StartFailure, StateError};
+use std::io;
+
+use bulkhead_sandbox::{
+    ClientError, ControlError, LaunchError, LogError, StartFailure, StateError,
+};
 use bulkhead_types::{ContainerId, ContainerName};
 
 use super::{OptionError, RecordError};
-use crate::error::{ErrorKind, FileError};
+use crate::error::{ErrorKind, FileError, io_kind};
 
 /// A container, or what was asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -147,12 +151,13 @@ impl ContainerError {
             Self::NoFreeName | Self::Random(_) | Self::DidNotStop(_) => ErrorKind::Internal,
             Self::Options(_) => ErrorKind::InvalidInput,
             Self::Record(RecordError::File(error)) | Self::File(error) => error.kind(),
-            Self::Record(_) | Self::State { .. } | Self::Client { .. } | Self::Log { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Record(_) | Self::State { .. } | Self::Log { .. } => ErrorKind::Internal,
+            Self::Client { source, .. } => client_kind(source),
             Self::Launch { source, .. } => match &**source {
                 LaunchError::Failed(failure) => failure_kind(failure),
-                _ => ErrorKind::Internal,
+                LaunchError::Client(error) => client_kind(error),
+                LaunchError::Spawn { source, .. } | LaunchError::Channel(source) => io_kind(source),
+                LaunchError::Frame(_) => ErrorKind::Internal,
             },
             Self::Exec { source, .. } => failure_kind(source),
         }
@@ -164,6 +169,7 @@ impl ContainerError {
                 LaunchError::Failed(failure) => failure,
                 _ => return None,
             },
+            Self::Client { source, .. } => return client_hint(source).map(str::to_owned),
             Self::Record(RecordError::Damaged { .. }) => {
                 return Some("remove the container: bulkhead rm -f ID".to_owned());
             }
@@ -197,13 +203,87 @@ impl ContainerError {
     }
 }
 
+/// What a sandbox, or the way to it, has to say.
+fn client_kind(error: &ClientError) -> ErrorKind {
+    match error {
+        ClientError::NotRunning => ErrorKind::Conflict,
+        ClientError::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            ErrorKind::NotFound
+        }
+        ClientError::Directory { source, .. }
+        | ClientError::Connect(source)
+        | ClientError::Lock(source) => io_kind(source),
+        ClientError::Control(error) => match error {
+            // A container of another version of Bulkhead: nothing is broken, but this one cannot have it.
+            ControlError::NotRunning | ControlError::NoTerminal | ControlError::Version { .. } => {
+                ErrorKind::Conflict
+            }
+            ControlError::Resource { .. } => ErrorKind::Unavailable,
+            ControlError::Descriptors | ControlError::Agent { .. } => ErrorKind::Internal,
+        },
+        ClientError::Start(failure) => failure_kind(failure),
+        ClientError::Silent(_) | ClientError::Lingering => ErrorKind::Timeout,
+        ClientError::Frame(_) | ClientError::Unexpected(_) | ClientError::State(_) => {
+            ErrorKind::Internal
+        }
+    }
+}
+
+fn client_hint(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Silent(_) => Some("'bulkhead rm -f' ends and removes it all the same"),
+        ClientError::Control(ControlError::Version { .. }) => Some(
+            "the container was started by another version of bulkhead: use that one, or end it with 'bulkhead kill' or 'bulkhead rm -f'",
+        ),
+        _ => None,
+    }
+}
+
 fn failure_kind(failure: &StartFailure) -> ErrorKind {
     match failure {
         StartFailure::CommandNotFound { .. } => ErrorKind::CommandNotFound,
         StartFailure::NotExecutable { .. } => ErrorKind::CommandNotExecutable,
         StartFailure::UnknownUser { .. } | StartFailure::Setup { .. } => ErrorKind::InvalidInput,
-        StartFailure::AlreadyRunning | StartFailure::NotRunning { .. } => ErrorKind::Conflict,
+        StartFailure::AlreadyRunning | StartFailure::NotRunning { .. } | StartFailure::Stopped => {
+            ErrorKind::Conflict
+        }
         StartFailure::Jail { .. } | StartFailure::Platform { .. } => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_sandbox_refuses_is_told_apart() {
+        let kind = |source| {
+            let id = ContainerId::from_bytes([1; 32]);
+            ContainerError::Client { id, source }.kind()
+        };
+        let control = |error| kind(ClientError::Control(error));
+        assert_eq!(kind(ClientError::NotRunning), ErrorKind::Conflict);
+        assert_eq!(control(ControlError::NotRunning), ErrorKind::Conflict);
+        assert_eq!(control(ControlError::NoTerminal), ErrorKind::Conflict);
+        let version = ControlError::Version { theirs: 1, ours: 2 };
+        assert_eq!(control(version), ErrorKind::Conflict);
+        let resource = ControlError::Resource {
+            message: "no descriptors".to_owned(),
+        };
+        assert_eq!(control(resource), ErrorKind::Unavailable);
+        let silent = ClientError::Silent(Duration::from_secs(1));
+        assert_eq!(kind(silent), ErrorKind::Timeout);
+        let gone = ClientError::Directory {
+            path: "/x".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(kind(gone), ErrorKind::NotFound);
+        let missing = StartFailure::CommandNotFound {
+            message: "no".to_owned(),
+        };
+        assert_eq!(kind(missing.into()), ErrorKind::CommandNotFound);
     }
 }

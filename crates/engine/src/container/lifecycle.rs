@@ -1,18 +1,20 @@
 //! Starting and ending: start, stop, restart, kill, wait.
 
 use std::borrow::Cow;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use bulkhead_sandbox::{
-    AttachOptions, ClientError, LaunchError, LaunchOptions, Launched, StartFailure, Status, Stdio,
-    launch,
+    AttachOptions, Client, ClientError, Exit, KEEP_FILE, LaunchError, LaunchOptions, Launched,
+    StartFailure, Status, Stdio, launch,
 };
 use bulkhead_types::{ExitStatus, Signal, TerminalSize};
+use nix::fcntl::Flock;
 
 use super::remove::{lock_container, runs, still_runs};
 use super::{Container, ContainerError};
 use crate::Engine;
-use crate::error::Error;
+use crate::error::{Error, FileError};
 
 /// How to start a container.
 #[derive(Debug, Default)]
@@ -50,8 +52,25 @@ impl Engine {
         container: &Container,
         options: StartOptions,
     ) -> Result<StartedContainer, Error> {
+        let held = lock_container(container.id(), &container.dir)?;
+        self.start_locked(container, options, held)
+    }
+
+    fn start_locked(
+        &self,
+        container: &Container,
+        options: StartOptions,
+        held: Flock<File>,
+    ) -> Result<StartedContainer, Error> {
         let id = container.id();
-        let held = lock_container(id, &container.dir)?;
+        // Also what a restart that was killed has left: this run's end is judged by itself again.
+        let keep = container.dir.join(KEEP_FILE);
+        match fs::remove_file(&keep) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(FileError::at("remove", &keep)(e).into());
+            }
+            _ => {}
+        }
         if still_runs(id, &container.dir)? {
             return Ok(StartedContainer::AlreadyRunning);
         }
@@ -78,8 +97,11 @@ impl Engine {
             }
             Err(source) => {
                 drop(held);
-                if container.record.host.auto_remove {
-                    self.remove_dead(id)?;
+                // Why it did not start is what has to be heard; what stays is removed by the next sweep.
+                if container.record.host.auto_remove
+                    && let Err(error) = self.remove_dead(id)
+                {
+                    tracing::warn!(container = %id, %error, "container with --rm stays until the next sweep");
                 }
                 Err(ContainerError::Launch {
                     id: id.clone(),
@@ -97,28 +119,34 @@ impl Engine {
         container: &Container,
         options: StopOptions,
     ) -> Result<Option<ExitStatus>, Error> {
+        let ended = self.end(container, options, Client::stop)?;
+        self.settle(container)?;
+        Ok(ended)
+    }
+
+    fn end(
+        &self,
+        container: &Container,
+        options: StopOptions,
+        stop: impl FnOnce(&Client, Signal, Option<Duration>) -> Result<Exit, ClientError>,
+    ) -> Result<Option<ExitStatus>, Error> {
         let signal = options
             .signal
             .or(container.record.config.stop_signal)
             .unwrap_or(Signal::TERM);
         let timeout = self.stop_timeout(container, options.timeout);
-        let ended = if runs(container.id(), &container.dir)? {
-            match container.client()?.stop(signal, timeout) {
-                Ok(exit) => Some(exit.status),
-                Err(ClientError::NotRunning) => None,
-                Err(source) => {
-                    return Err(ContainerError::Client {
-                        id: container.id().clone(),
-                        source,
-                    }
-                    .into());
-                }
+        if !runs(container.id(), &container.dir)? {
+            return Ok(None);
+        }
+        match stop(&container.client()?, signal, timeout) {
+            Ok(exit) => Ok(Some(exit.status)),
+            Err(ClientError::NotRunning) => Ok(None),
+            Err(source) => Err(ContainerError::Client {
+                id: container.id().clone(),
+                source,
             }
-        } else {
-            None
-        };
-        self.settle(container)?;
-        Ok(ended)
+            .into()),
+        }
     }
 
     fn stop_timeout(&self, container: &Container, flag: Option<i64>) -> Option<Duration> {
@@ -129,14 +157,23 @@ impl Engine {
         }
     }
 
-    /// Stops and starts again, detached.
+    /// Stops and starts again, detached. A container with `--rm` is not removed by this end, only by the next.
     pub fn restart(
         &self,
         container: &Container,
         options: StopOptions,
     ) -> Result<StartedContainer, Error> {
-        self.stop(container, options)?;
-        self.start(container, StartOptions::default())
+        // From here on nobody else starts or removes it, nor a sweep takes it for a leftover.
+        let held = lock_container(container.id(), &container.dir)?;
+        let keep = container.dir.join(KEEP_FILE);
+        if container.record.host.auto_remove {
+            File::create(&keep).map_err(FileError::at("create", &keep))?;
+        }
+        if let Err(error) = self.end(container, options, Client::stop_to_restart) {
+            let _ = fs::remove_file(&keep);
+            return Err(error);
+        }
+        self.start_locked(container, StartOptions::default(), held)
     }
 
     /// Sends a signal to the main process; after `SIGKILL` waits for its end. `reference` is how the

@@ -46,6 +46,10 @@ impl Engine {
             }
             other => other?,
         };
+        if options.force {
+            // One that was being restarted runs again by now.
+            kill(&id, &dir)?;
+        }
         if still_runs(&id, &dir)? {
             let name = Record::read(&dir).ok().flatten().map(|record| record.name);
             return Err(match name {
@@ -146,23 +150,7 @@ fn kill(id: &ContainerId, dir: &Path) -> Result<(), ContainerError> {
     };
     match sandbox.stop(Signal::KILL, None) {
         Ok(_) | Err(ClientError::NotRunning | ClientError::Directory { .. }) => Ok(()),
-        // A sandbox that does not answer is killed by the pid that it recorded: when it is gone, the
-        // kernel ends every process of its compartment.
-        Err(error) => {
-            let state = read_state(dir)
-                .ok()
-                .filter(|state| state.status == Status::Running);
-            match state.filter(|state| state.pid > 1 && is_running(dir).unwrap_or(false)) {
-                Some(state) => {
-                    let _ = nix::sys::signal::kill(
-                        nix::unistd::Pid::from_raw(state.pid),
-                        nix::sys::signal::SIGKILL,
-                    );
-                    sandbox.wait().map(|_| ()).map_err(client)
-                }
-                None => Err(client(error)),
-            }
-        }
+        Err(source) => Err(client(source)),
     }
 }
 

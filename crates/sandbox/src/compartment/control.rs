@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_types::Signal;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -18,8 +17,6 @@ use crate::streams::{Attached, InputEnd};
 /// Connections served at once; each costs a task and at most three threads.
 const MOST_CONNECTIONS: usize = 256;
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// After a kill signal the guest's processes end at once, unless its kernel hangs.
-const KILL_WITHIN: Duration = Duration::from_secs(10);
 
 /// Accepts until dropped.
 pub(super) async fn listen(listener: UnixListener, compartment: Arc<Compartment>) {
@@ -87,6 +84,14 @@ pub(super) async fn serve(
             }
             Err(e) => Ok(Reply::Error(e)),
         },
+        // It may be long, and a client that has left must not keep its place.
+        Request::Wait => tokio::select! {
+            exit = compartment.ended() => Ok(Reply::Ended(exit)),
+            left = connection.receive::<Further>() => match left {
+                Ok(_) => Ok(Reply::Error(ControlError::Descriptors)),
+                Err(e) => Err(e),
+            },
+        },
         other => Ok(simple(compartment, other).await),
     };
     if let Ok(reply) = reply {
@@ -99,20 +104,27 @@ fn descriptors(streams: Streams, fds: Vec<OwnedFd>) -> Result<Stdio, ControlErro
     Stdio::from_descriptors(streams, fds).ok_or(ControlError::Descriptors)
 }
 
-async fn simple(compartment: &Compartment, request: Request) -> Reply {
+async fn simple(compartment: &Arc<Compartment>, request: Request) -> Reply {
     match request {
         Request::Ping => Reply::Pong(Pong {
             version: VERSION,
             running: compartment.is_running(),
             timings: compartment.timings(),
         }),
-        Request::Wait => Reply::Ended(compartment.ended().await),
         Request::Signal(signal) => done(compartment.signal(signal).await),
         Request::Resize(size) => done(compartment.resize(size).await),
-        Request::Stop { signal, timeout_ms } => {
-            stop(compartment, signal, timeout_ms.map(Duration::from_millis)).await
+        Request::Stop {
+            signal,
+            timeout_ms,
+            keep_disks,
+        } => {
+            let timeout = timeout_ms.map(Duration::from_millis);
+            compartment.stop(signal, timeout, keep_disks).await;
+            Reply::Ended(compartment.ended().await)
         }
-        Request::Attach { .. } | Request::Exec { .. } => Reply::Error(ControlError::Descriptors),
+        Request::Wait | Request::Attach { .. } | Request::Exec { .. } => {
+            Reply::Error(ControlError::Descriptors)
+        }
     }
 }
 
@@ -121,26 +133,6 @@ fn done(result: Result<(), ControlError>) -> Reply {
         Ok(()) => Reply::Done,
         Err(e) => Reply::Error(e),
     }
-}
-
-async fn stop(compartment: &Compartment, signal: Signal, timeout: Option<Duration>) -> Reply {
-    // An agent that does not answer is met by the kill below.
-    let _ = compartment.signal(signal).await;
-    let Some(timeout) = timeout else {
-        return Reply::Ended(compartment.ended().await);
-    };
-    if let Ok(exit) = tokio::time::timeout(timeout, compartment.process_ended()).await {
-        let () = exit;
-        return Reply::Ended(compartment.ended().await);
-    }
-    let _ = compartment.signal(Signal::KILL).await;
-    if tokio::time::timeout(KILL_WITHIN, compartment.process_ended())
-        .await
-        .is_err()
-    {
-        compartment.kill_guest();
-    }
-    Reply::Ended(compartment.ended().await)
 }
 
 async fn attach(
@@ -173,26 +165,28 @@ async fn attach(
             biased;
             exit = compartment.ended() => return Ok(Reply::Ended(exit)),
             end = attachment_end(&mut attached) => {
-                if matches!(end, InputEnd::DetachKeys | InputEnd::OutputGone) {
-                    io.detach(&attached).await;
-                    return Ok(Reply::Detached);
-                }
-                if end == InputEnd::EndOfFile {
-                    io.input_ended();
+                match end {
+                    InputEnd::DetachKeys => {
+                        attached.detach().await;
+                        return Ok(Reply::Detached);
+                    }
+                    InputEnd::OutputGone => {
+                        attached.detach().await;
+                        return Ok(Reply::OutputGone);
+                    }
+                    InputEnd::EndOfFile => io.input_ended(),
+                    InputEnd::ProcessGone | InputEnd::Cancelled => {}
                 }
             }
             further = connection.receive::<Further>() => match further {
                 Ok((Further::Signal(signal), _)) => drop(compartment.signal(signal).await),
                 Ok((Further::Resize(size), _)) => drop(compartment.resize(size).await),
                 Ok((Further::Detach, _)) => {
-                    io.detach(&attached).await;
+                    attached.detach().await;
                     return Ok(Reply::Detached);
                 }
                 // The client vanished: what it handed over may still be open elsewhere (a terminal), so let go of it.
-                Err(e) => {
-                    io.detach(&attached).await;
-                    return Err(e);
-                }
+                Err(e) => return Err(e),
             },
         }
     }

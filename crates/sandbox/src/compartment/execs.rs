@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_types::{ExitStatus, ProcessSpec};
+use bulkhead_types::{ExitStatus, ProcessSpec, Signal};
 
 use super::connection::Connection;
 use super::control::attachment_end;
@@ -12,6 +12,11 @@ use super::walls::StreamLock;
 use crate::frame::FrameError;
 use crate::message::{ControlError, Further, Reply, Stdio};
 use crate::streams::{InputEnd, ProcessIo, Wanted};
+
+/// A start that was given up is looked for so often, and so long apart: five minutes, after which a guest that is that
+/// slow is left to itself.
+const LATE_LOOKS: u32 = 300;
+const LATE_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn exec(
     connection: &mut Connection,
@@ -40,10 +45,7 @@ pub(super) async fn exec(
     };
     let mut attached = match io.attach(stdio, detach_keys) {
         Ok(attached) => attached,
-        Err(e) => {
-            io.abandon();
-            return Ok(resource(e));
-        }
+        Err(e) => return Ok(resource(e)),
     };
     let id = compartment.next_exec_id();
     let guest_pid = match compartment
@@ -52,12 +54,9 @@ pub(super) async fn exec(
         .await
     {
         Ok(Ok(pid)) => pid,
-        Ok(Err(failure)) => {
-            io.abandon();
-            return Ok(Reply::Failed(failure));
-        }
+        Ok(Err(failure)) => return Ok(Reply::Failed(failure)),
         Err(e) => {
-            io.abandon();
+            tokio::spawn(end_late_start(Arc::clone(compartment), id));
             return Ok(Reply::Error(ControlError::Agent {
                 message: e.to_string(),
             }));
@@ -70,9 +69,13 @@ pub(super) async fn exec(
             biased;
             status = &mut ended => return Ok(Reply::ExecEnded(status.unwrap_or(ExitStatus::signaled(9)))),
             end = attachment_end(&mut attached) => match end {
-                InputEnd::DetachKeys | InputEnd::OutputGone => {
-                    io.detach(&attached).await;
+                InputEnd::DetachKeys => {
+                    attached.detach().await;
                     return Ok(Reply::Detached);
+                }
+                InputEnd::OutputGone => {
+                    attached.detach().await;
+                    return Ok(Reply::OutputGone);
                 }
                 InputEnd::EndOfFile => io.input_ended(),
                 InputEnd::ProcessGone | InputEnd::Cancelled => {}
@@ -82,13 +85,10 @@ pub(super) async fn exec(
                 Ok((Further::Signal(signal), _)) => drop(compartment.agent().signal(&id, signal).await),
                 Ok((Further::Resize(size), _)) => drop(compartment.agent().resize(&id, size).await),
                 Ok((Further::Detach, _)) => {
-                    io.detach(&attached).await;
+                    attached.detach().await;
                     return Ok(Reply::Detached);
                 }
-                Err(e) => {
-                    io.detach(&attached).await;
-                    return Err(e);
-                }
+                Err(e) => return Err(e),
             },
         }
     }
@@ -100,6 +100,26 @@ async fn wait(compartment: Arc<Compartment>, io: Arc<ProcessIo>, id: String) -> 
         () = compartment.guest_gone() => None,
     };
     io.end_input();
-    drain(&io, Duration::from_secs(5)).await;
+    drain(&io, compartment.patience()).await;
     status.unwrap_or(ExitStatus::signaled(9))
+}
+
+/// Ends a process whose start was given up: a guest that was too slow to answer in time may still start it, and nobody
+/// else would ever wait for it.
+async fn end_late_start(compartment: Arc<Compartment>, id: String) {
+    let gone = compartment.guest_gone();
+    let ended = async {
+        for _ in 0..LATE_LOOKS {
+            if compartment.agent().signal(&id, Signal::KILL).await.is_ok() {
+                // The agent forgets a process when its end was told.
+                let _ = compartment.agent().wait(&id).await;
+                return;
+            }
+            tokio::time::sleep(LATE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = gone => {}
+    }
 }

@@ -1,13 +1,18 @@
 //! The lifecycle: boot, create, start, run, drain, tear down. One task walks it from top to bottom;
 //! clients look at it through [`Compartment`].
+//!
+//! ```text
+//! Starting ──start──▶ Running ──process or guest ended──▶ Ended ──drained, torn down, recorded──▶ gone
+//!     └── failed, or a client said stop ──▶ gone
+//! ```
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_protocol::CONTROL_PORT;
 use bulkhead_types::{ExitStatus, Signal, TerminalSize, chain};
@@ -34,6 +39,10 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// Silence after which a stream that should have ended is ended.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How often a stream that does not end is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// After a kill signal the guest's processes end at once, unless its kernel hangs: then the guest is ended.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
 /// Clients that wait for the end get this long to take the answer.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -56,15 +65,60 @@ pub(super) struct Compartment {
     agent: Agent,
     ports: Ports,
     main: ProcessIo,
-    running: AtomicBool,
+    stage: watch::Sender<Stage>,
+    start_refused: watch::Sender<bool>,
     timings: Mutex<Timings>,
-    process_ended: watch::Sender<bool>,
     ended: watch::Sender<Option<Exit>>,
     guest_gone: watch::Receiver<bool>,
     guest: Mutex<Box<dyn Guest>>,
+    patience: Patience,
+    keep_disks: AtomicBool,
+    insisted: AtomicBool,
     killed: AtomicBool,
     execs: AtomicU64,
     visits: AtomicUsize,
+}
+
+/// How far the main process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The guest boots, or the process is about to be executed.
+    Starting,
+    /// It was executed and has not ended.
+    Running,
+    /// It has ended; its output may still be on its way.
+    Ended,
+}
+
+/// How long a client that takes no output may hold up what comes after a process's end. Only ever shrinks.
+#[derive(Debug, Default)]
+pub(super) struct Patience(AtomicU8);
+
+/// What an operator asked for, as far as it concerns clients that do not read.
+#[derive(Debug, Clone, Copy)]
+enum Hurry {
+    /// An orderly stop.
+    Stop = 1,
+    /// A kill.
+    Kill = 2,
+}
+
+impl Patience {
+    fn shrink(&self, hurry: Hurry) {
+        self.0.fetch_max(hurry as u8, Ordering::SeqCst);
+    }
+
+    /// With every byte that a client takes the time begins anew, so that one who reads, however slowly, gets all.
+    /// Docker gives every client two seconds; a person who looks at a screen full of output needs longer, and as long
+    /// as nobody asked for the end nobody is kept waiting.
+    fn limit(&self) -> Duration {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Duration::from_secs(10),
+            1 => Duration::from_secs(2),
+            // "At once", but a client that is just reading must have the chance to be seen doing it.
+            _ => Duration::from_millis(200),
+        }
+    }
 }
 
 /// Runs the compartment to its end. Everything it has to say goes to the monitor.
@@ -132,12 +186,15 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
             agent: Agent::new(setup.control)?,
             ports: setup.ports,
             main: setup.main,
-            running: AtomicBool::new(false),
+            stage: watch::channel(Stage::Starting).0,
+            start_refused: watch::channel(false).0,
             timings: Mutex::new(timings),
-            process_ended: watch::channel(false).0,
             ended: watch::channel(None).0,
             guest_gone,
             guest: Mutex::new(guest),
+            patience: Patience::default(),
+            keep_disks: AtomicBool::new(false),
+            insisted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             execs: AtomicU64::new(0),
             visits: AtomicUsize::new(0),
@@ -219,6 +276,7 @@ async fn live(
 ) {
     let started = tokio::select! {
         biased;
+        () = compartment.start_refused() => Err(StartFailure::Stopped),
         started = start(compartment, early, tail) => started,
         () = compartment.guest_gone() => Err(StartFailure::Boot {
             reason: compartment.describe_guest().await,
@@ -242,12 +300,11 @@ async fn live(
     }
     let (status, error) = running(compartment, tail).await;
     let at = Timestamp::now();
-    compartment.running.store(false, Ordering::SeqCst);
     compartment.mark(|timings, now| timings.exited = now);
-    let _ = compartment.process_ended.send_replace(true);
+    let _ = compartment.stage.send_replace(Stage::Ended);
 
     compartment.main.end_input();
-    drain(&compartment.main, SILENCE).await;
+    drain(&compartment.main, &compartment.patience).await;
     compartment.mark(|timings, now| timings.drained = now);
 
     tear_down(compartment).await;
@@ -316,7 +373,7 @@ async fn start(
         .await
         .map_err(create)??;
     compartment.mark(|timings, now| timings.started = now);
-    compartment.running.store(true, Ordering::SeqCst);
+    let _ = compartment.stage.send_replace(Stage::Running);
     Ok(Started {
         guest_pid,
         kernel_release: hello.kernel_release,
@@ -375,27 +432,28 @@ async fn running(compartment: &Compartment, tail: &Tail) -> (ExitStatus, Option<
     )
 }
 
-/// Waits until every byte was delivered. A stream that neither ends nor moves for `silence`, while
-/// nobody's slowness explains it, is ended.
-pub(super) async fn drain(io: &ProcessIo, silence: Duration) {
+/// Waits until every byte was delivered to the log and to every client that takes it. A client that takes nothing for as
+/// long as `patience` says is let go; the log still gets everything. A stream that neither ends nor moves, while nobody's
+/// slowness explains it, is ended.
+pub(super) async fn drain(io: &ProcessIo, patience: &Patience) {
     let drained = io.drained();
     tokio::pin!(drained);
-    loop {
-        let before = io.progress();
-        if tokio::time::timeout(silence, &mut drained).await.is_ok() {
-            return;
-        }
-        if io.progress() == before && !io.is_delivering() {
+    let (mut moved, mut since) = (io.progress(), Instant::now());
+    while tokio::time::timeout(LOOK, &mut drained).await.is_err() {
+        io.let_go_of_stalled(patience.limit());
+        let now = io.progress();
+        if now != moved || io.is_delivering() {
+            (moved, since) = (now, Instant::now());
+        } else if since.elapsed() >= SILENCE {
             io.abandon();
-            drained.await;
-            return;
         }
     }
 }
 
 /// Ends the guest: orderly where its disks are kept.
 async fn tear_down(compartment: &Compartment) {
-    if !compartment.spec.auto_remove && !*compartment.guest_gone.borrow() {
+    let keep = !compartment.spec.auto_remove || compartment.keep_disks.load(Ordering::SeqCst);
+    if keep && !*compartment.guest_gone.borrow() {
         let orderly = async {
             tokio::join!(
                 compartment.agent.shutdown(SHUTDOWN_WITHIN),
@@ -444,7 +502,11 @@ impl Compartment {
     }
 
     pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::SeqCst)
+        *self.stage.borrow() == Stage::Running
+    }
+
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     pub fn timings(&self) -> Timings {
@@ -455,9 +517,16 @@ impl Compartment {
         format!("exec-{}", self.execs.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub async fn signal(&self, signal: Signal) -> Result<(), ControlError> {
+    /// Sends a signal to the main process. `SIGKILL` is a promise: its end does not depend on the guest.
+    pub async fn signal(self: &Arc<Self>, signal: Signal) -> Result<(), ControlError> {
         if !self.is_running() {
+            if signal == Signal::KILL {
+                self.patience.shrink(Hurry::Kill);
+            }
             return Err(ControlError::NotRunning);
+        }
+        if signal == Signal::KILL {
+            self.insist();
         }
         self.agent
             .signal(self.id(), signal)
@@ -482,13 +551,69 @@ impl Compartment {
             })
     }
 
+    /// Asks the main process to end with `signal`, and kills it when it has not after `timeout` (never, if `None`).
+    /// Returns when it has ended. A start that is under way is given up at once. With `keep_disks` the guest is shut
+    /// down in order even where its disks would be thrown away.
+    pub async fn stop(
+        self: &Arc<Self>,
+        signal: Signal,
+        timeout: Option<Duration>,
+        keep_disks: bool,
+    ) {
+        if keep_disks {
+            self.keep_disks.store(true, Ordering::SeqCst);
+        }
+        let _ = self.start_refused.send_replace(true);
+        self.reached(|stage| stage != Stage::Starting).await;
+        self.patience.shrink(Hurry::Stop);
+        let asked = async {
+            // An agent that does not answer is met by the kill below.
+            let _ = self.signal(signal).await;
+            self.process_ended().await;
+        };
+        match timeout {
+            None => asked.await,
+            Some(timeout) => {
+                if tokio::time::timeout(timeout, asked).await.is_err() {
+                    let _ = self.signal(Signal::KILL).await;
+                    self.process_ended().await;
+                }
+            }
+        }
+    }
+
+    /// Ends the guest, once, if the main process is still there [`KILL_WITHIN`] from now.
+    fn insist(self: &Arc<Self>) {
+        self.patience.shrink(Hurry::Kill);
+        if self.insisted.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let compartment = Arc::clone(self);
+        tokio::spawn(async move {
+            let ended = compartment.process_ended();
+            if tokio::time::timeout(KILL_WITHIN, ended).await.is_err() {
+                compartment.kill_guest();
+            }
+        });
+    }
+
+    /// Resolves when a client wants the start given up.
+    async fn start_refused(&self) {
+        let _ = self
+            .start_refused
+            .subscribe()
+            .wait_for(|refused| *refused)
+            .await;
+    }
+
+    async fn reached(&self, enough: impl Fn(Stage) -> bool) {
+        let mut stage = self.stage.subscribe();
+        let _ = stage.wait_for(|stage| enough(*stage)).await;
+    }
+
     /// Resolves when the main process has ended.
     pub async fn process_ended(&self) {
-        let _ = self
-            .process_ended
-            .subscribe()
-            .wait_for(|ended| *ended)
-            .await;
+        self.reached(|stage| stage == Stage::Ended).await;
     }
 
     /// Resolves when everything has ended and was recorded.
@@ -510,7 +635,7 @@ impl Compartment {
     }
 
     /// Ends the guest because its kernel does not react.
-    pub fn kill_guest(&self) {
+    fn kill_guest(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.guest().stop();
     }

@@ -9,7 +9,7 @@ mod sys;
 mod watch;
 
 pub use open::CONSOLE_LOG;
-pub use record::REMOVED_SUFFIX;
+pub use record::{KEEP_FILE, REMOVED_SUFFIX};
 
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;

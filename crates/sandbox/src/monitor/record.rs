@@ -20,6 +20,10 @@ pub const REMOVED_SUFFIX: &str = ".removed";
 /// The working directory is the container's, whatever it is called by now.
 pub(super) const HERE: &str = ".";
 
+/// A file in a container's directory which says that this run's end is no reason to remove it, although it has `--rm`:
+/// it is being restarted. Whoever makes it holds the container's lock, and takes it away before the next start.
+pub const KEEP_FILE: &str = "restarting";
+
 pub(super) struct Record {
     state: State,
     auto_remove: bool,
@@ -60,6 +64,8 @@ impl Record {
 
     /// The run has ended.
     pub fn ended(&mut self, exit: &Exit, log_bytes_lost: u64) {
+        // Whoever ended it to start it again needs what `--rm` would take away.
+        self.auto_remove &= !Path::new(KEEP_FILE).exists();
         self.state.status = Status::Exited;
         self.state.monitor_pid = 0;
         self.state.pid = 0;

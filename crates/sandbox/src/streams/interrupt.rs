@@ -2,6 +2,8 @@
 //! write(2) return `EINTR`; because it may arrive just before the call, it is sent until the thread
 //! has noticed.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -68,12 +70,29 @@ impl Blocking {
         }
     }
 
-    /// As [`Blocking::cancel`], without waiting.
-    pub fn forbid(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
+    /// Has a call that is going on return early, to be made again.
+    pub fn nudge(&self) {
         if self.busy.load(Ordering::SeqCst) {
             wake(self.thread.load(Ordering::SeqCst));
         }
+    }
+
+    /// As [`Blocking::cancel`], without waiting.
+    pub fn forbid(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.nudge();
+    }
+}
+
+/// Bytes in the pipe behind `file` that nobody has read yet; 0 where the system does not tell.
+pub(super) fn unread(file: &File) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one int, which `count` is, and the descriptor is open as long as `file` is borrowed.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if answer == 0 {
+        u64::try_from(count).unwrap_or(0)
+    } else {
+        0
     }
 }
 

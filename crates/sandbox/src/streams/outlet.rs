@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, oneshot};
 
-use super::interrupt::Blocking;
+use super::interrupt::{Blocking, unread};
 use crate::compartment::StreamLock;
 use crate::logs::{LogStream, LogWriter};
 
@@ -37,8 +38,20 @@ pub(super) struct Writer {
     file: File,
     blocking: Blocking,
     failed: AtomicBool,
+    /// Bytes that the descriptor took.
+    written: AtomicU64,
+    stalled: Mutex<Option<Stalled>>,
     /// Told when the descriptor takes no more.
     gone: Arc<Notify>,
+}
+
+/// Where a writer that waits for its reader was when it last moved.
+#[derive(Debug)]
+struct Stalled {
+    /// Bytes that the descriptor took, and those of them that nobody has read yet: together they show a reader that
+    /// takes a single byte, although the descriptor has room again only a page later.
+    position: (u64, u64),
+    since: Instant,
 }
 
 impl Outlet {
@@ -74,6 +87,8 @@ impl Outlet {
             file: fd.into(),
             blocking: Blocking::default(),
             failed: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            stalled: Mutex::new(None),
             gone,
         });
         self.list().push(Arc::clone(&writer));
@@ -86,6 +101,26 @@ impl Outlet {
         self.list().retain(|other| !Arc::ptr_eq(other, writer));
         self.changed.store(true, Ordering::SeqCst);
         writer.blocking.cancel().await;
+    }
+
+    /// As [`Outlet::detach`], without waiting.
+    pub fn forbid(&self, writer: &Arc<Writer>) {
+        self.list().retain(|other| !Arc::ptr_eq(other, writer));
+        self.changed.store(true, Ordering::SeqCst);
+        writer.blocking.forbid();
+    }
+
+    /// Lets go of writers whose reader has taken nothing for `patience`. Their descriptors are told nothing: what they
+    /// hold can still be read.
+    pub fn let_go_of_stalled(&self, patience: Duration) {
+        for writer in self.list().iter() {
+            if writer.stalled_for().is_some_and(|time| time >= patience) {
+                writer.blocking.forbid();
+            } else {
+                // What a blocked write has written so far is known only when it returns.
+                writer.blocking.nudge();
+            }
+        }
     }
 
     /// The guest is gone: what it had sent is still delivered, then the stream ends.
@@ -145,6 +180,24 @@ impl Writer {
         self.failed.load(Ordering::SeqCst) || self.blocking.is_cancelled()
     }
 
+    /// For how long the reader has taken nothing; `None` when the stream does not wait for it.
+    fn stalled_for(&self) -> Option<Duration> {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.blocking.is_busy() {
+            *stalled = None;
+            return None;
+        }
+        let position = (self.written.load(Ordering::Relaxed), unread(&self.file));
+        match &*stalled {
+            Some(seen) if seen.position == position => Some(seen.since.elapsed()),
+            _ => {
+                let since = Instant::now();
+                *stalled = Some(Stalled { position, since });
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
     fn write(&self, bytes: &[u8]) {
         let result = self.blocking.run(|| self.write_all(bytes));
         if let Some(Err(_)) = result {
@@ -158,7 +211,10 @@ impl Writer {
         while !bytes.is_empty() {
             match (&self.file).write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Ok(written) => {
+                    self.written.fetch_add(written as u64, Ordering::Relaxed);
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The caller's descriptor may be non-blocking; that is the caller's choice.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

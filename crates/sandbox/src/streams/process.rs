@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -40,18 +41,85 @@ pub(crate) struct ProcessIo {
     stderr: Option<Arc<Outlet>>,
     stdin_once: bool,
     drained: Mutex<Vec<oneshot::Receiver<()>>>,
-    readers: Mutex<Vec<Arc<Reader>>>,
+    readers: Readers,
 }
 
-/// One caller's descriptors, attached.
+/// The callers' descriptors that feed one process.
+type Readers = Arc<Mutex<Vec<Arc<Reader>>>>;
+
+/// One caller's descriptors, attached. Dropping it takes them off: whatever becomes of the connection that brought
+/// them, a terminal must not go on being read.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    writers: Vec<(Arc<Outlet>, Arc<Writer>)>,
-    reader: Option<Arc<Reader>>,
+    ends: Ends,
     /// Hears why the input ended; `None` without input.
     pub input: Option<oneshot::Receiver<InputEnd>>,
     /// Notified when an output descriptor takes no more.
     pub output_gone: Arc<Notify>,
+}
+
+/// What is to be taken off.
+#[derive(Debug, Default)]
+struct Ends {
+    writers: Vec<(Arc<Outlet>, Arc<Writer>)>,
+    reader: Option<(Arc<Reader>, Readers)>,
+    /// Ends with the reader.
+    stdin: Option<Arc<Stdin>>,
+}
+
+impl Attached {
+    /// Takes the descriptors off; when this returns they are no longer used.
+    pub async fn detach(&mut self) {
+        std::mem::take(&mut self.ends).take_off().await;
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let ends = std::mem::take(&mut self.ends);
+        ends.forbid();
+        // A thread may be just about to block, and then has to be woken until it has noticed.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(ends.take_off());
+        }
+    }
+}
+
+impl Ends {
+    /// Forbids every further byte, without waiting for one that is on its way.
+    fn forbid(&self) {
+        if let Some((reader, _)) = &self.reader {
+            reader.forbid();
+        }
+        for (outlet, writer) in &self.writers {
+            outlet.forbid(writer);
+        }
+    }
+
+    async fn take_off(self) {
+        if let Some((reader, readers)) = &self.reader {
+            reader.cancel().await;
+            locked(readers).retain(|other| !Arc::ptr_eq(other, reader));
+        }
+        if let Some(stdin) = &self.stdin {
+            stdin.close();
+        }
+        for (outlet, writer) in &self.writers {
+            outlet.detach(writer).await;
+        }
+    }
+}
+
+fn locked(readers: &Readers) -> std::sync::MutexGuard<'_, Vec<Arc<Reader>>> {
+    readers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whatever is left of it ends: an open that failed half way, or a process that was never started, gives back its ports
+/// and threads.
+impl Drop for ProcessIo {
+    fn drop(&mut self) {
+        self.abandon();
+    }
 }
 
 impl ProcessIo {
@@ -70,7 +138,7 @@ impl ProcessIo {
             stderr: None,
             stdin_once: wanted.stdin_once,
             drained: Mutex::default(),
-            readers: Mutex::default(),
+            readers: Readers::default(),
         };
         if wanted.stdin {
             let (port, socket) = registry.open_next()?;
@@ -101,7 +169,8 @@ impl ProcessIo {
         lock: &StreamLock,
     ) -> io::Result<(u32, Option<Arc<Outlet>>)> {
         let (port, source) = self.registry.open_next()?;
-        let (outlet, drained) = Outlet::start(name, source, log, lock.clone())?;
+        let (outlet, drained) = Outlet::start(name, source, log, lock.clone())
+            .inspect_err(|_| self.registry.close(port))?;
         self.drained
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -112,14 +181,13 @@ impl ProcessIo {
     /// Connects a caller's descriptors, from now on. Those that the process has no stream for are closed.
     pub fn attach(&self, stdio: Stdio, detach_keys: Vec<u8>) -> io::Result<Attached> {
         let mut attached = Attached {
-            writers: Vec::new(),
-            reader: None,
+            ends: Ends::default(),
             input: None,
             output_gone: Arc::new(Notify::new()),
         };
         for (outlet, fd) in [(&self.stdout, stdio.stdout), (&self.stderr, stdio.stderr)] {
             if let (Some(outlet), Some(fd)) = (outlet, fd) {
-                attached.writers.push((
+                attached.ends.writers.push((
                     Arc::clone(outlet),
                     outlet.attach(fd, Arc::clone(&attached.output_gone)),
                 ));
@@ -127,8 +195,9 @@ impl ProcessIo {
         }
         if let (Some(stdin), Some(fd)) = (&self.stdin, stdio.stdin) {
             let (reader, ended) = stdin.attach(fd, detach_keys)?;
-            self.readers().push(Arc::clone(&reader));
-            attached.reader = Some(reader);
+            locked(&self.readers).push(Arc::clone(&reader));
+            attached.ends.reader = Some((reader, Arc::clone(&self.readers)));
+            attached.ends.stdin = self.stdin_once.then(|| Arc::clone(stdin));
             attached.input = Some(ended);
         }
         Ok(attached)
@@ -140,18 +209,6 @@ impl ProcessIo {
             && let Some(stdin) = &self.stdin
         {
             stdin.close();
-        }
-    }
-
-    /// Takes a caller's descriptors off; when this returns they are no longer used.
-    pub async fn detach(&self, attached: &Attached) {
-        if let Some(reader) = &attached.reader {
-            reader.cancel().await;
-            self.readers().retain(|other| !Arc::ptr_eq(other, reader));
-            self.input_ended();
-        }
-        for (outlet, writer) in &attached.writers {
-            outlet.detach(writer).await;
         }
     }
 
@@ -171,7 +228,7 @@ impl ProcessIo {
         if let Some(stdin) = &self.stdin {
             stdin.end();
         }
-        for reader in self.readers().drain(..) {
+        for reader in locked(&self.readers).drain(..) {
             reader.forbid();
         }
     }
@@ -202,7 +259,11 @@ impl ProcessIo {
             .any(|outlet| outlet.is_delivering())
     }
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Reader>>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets go of callers that have taken nothing for `patience` while their stream waits for them. To be called every
+    /// now and then: it is by comparing that it sees who takes nothing.
+    pub fn let_go_of_stalled(&self, patience: Duration) {
+        for outlet in [&self.stdout, &self.stderr].into_iter().flatten() {
+            outlet.let_go_of_stalled(patience);
+        }
     }
 }

@@ -198,3 +198,99 @@ fn everyone_who_waits_hears_the_end_once_it_is_recorded() {
         Err(ClientError::NotRunning)
     ));
 }
+
+#[test]
+fn a_process_that_starts_after_its_start_was_given_up_is_killed() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let refused = running.client.exec(
+        &process(&["late"]),
+        Stdio::default(),
+        AttachOptions::default(),
+    );
+    assert!(
+        matches!(
+            refused,
+            Err(ClientError::Control(ControlError::Agent { .. }))
+        ),
+        "{refused:?}"
+    );
+    let console = running.path().join("console.log");
+    let killed = || {
+        std::fs::read_to_string(&console)
+            .unwrap()
+            .contains("late process killed")
+    };
+    for _ in 0..1000 {
+        if killed() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(killed(), "nobody ended it");
+    end(&mut running);
+}
+
+/// Clients that were killed while they waited kept their place until the container ended, and there are 256 places.
+#[test]
+fn clients_that_left_give_back_their_place() {
+    let mut running = Running::start(spec(&["sleep"]), None);
+    running.started();
+    let path = running.path().join("ctl.sock");
+    for _ in 0..300 {
+        let socket = UnixStream::connect(&path).unwrap();
+        let call = crate::message::Call {
+            version: crate::message::VERSION,
+            request: crate::message::Request::Wait,
+        };
+        crate::frame::send(&socket, &call, &[]).unwrap();
+    }
+    assert!(running.client.ping().unwrap().running);
+    end(&mut running);
+}
+
+/// The reply could not be sent, because the client was killed before it came: its terminal was read on.
+#[test]
+fn a_client_that_left_before_its_answer_leaves_no_descriptor_attached() {
+    let mut wanted = spec(&["sleep"]);
+    wanted.stdin_once = false;
+    let mut running = Running::start(wanted, None);
+    running.started();
+    for exec in [false, true] {
+        let (input, mut keyboard) = io::pipe().unwrap();
+        let mut mine = input.try_clone().unwrap();
+        let stdio = Stdio {
+            stdin: Some(input.into()),
+            ..Stdio::default()
+        };
+        let streams = stdio.streams();
+        let request = if exec {
+            crate::message::Request::Exec {
+                process: Box::new(process(&["cat-quietly"])),
+                streams,
+                detach_keys: Vec::new(),
+            }
+        } else {
+            crate::message::Request::Attach {
+                streams,
+                detach_keys: Vec::new(),
+            }
+        };
+        let call = crate::message::Call {
+            version: crate::message::VERSION,
+            request,
+        };
+        let socket = UnixStream::connect(running.path().join("ctl.sock")).unwrap();
+        let fds: Vec<_> = stdio.descriptors().map(std::os::fd::AsFd::as_fd).collect();
+        crate::frame::send(&socket, &call, &fds).unwrap();
+        drop(socket);
+        drop(stdio);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        keyboard.write_all(b"x").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let mut byte = [0];
+        mine.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x", "exec: {exec}");
+    }
+    end(&mut running);
+}

@@ -39,6 +39,10 @@ pub struct FakeBoot {
     pub dies_at_boot: bool,
     /// The kernel cannot be started.
     pub refuses: bool,
+    /// The agent never says hello.
+    pub mute: bool,
+    /// The agent answers no signal, as if its kernel hung.
+    pub wedged: bool,
 }
 
 struct FakeGuest {
@@ -72,8 +76,10 @@ impl Boot for FakeBoot {
         let service = FakeAgent {
             ports,
             alive: Arc::clone(&alive),
-            processes: Mutex::default(),
+            processes: Arc::default(),
             console: Mutex::new(console),
+            mute: self.mute,
+            wedged: self.wedged,
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -122,8 +128,10 @@ impl Guest for FakeGuest {
 struct FakeAgent {
     ports: Ports,
     alive: Arc<Mutex<Option<io::PipeWriter>>>,
-    processes: Mutex<HashMap<String, FakeProcess>>,
+    processes: Arc<Mutex<HashMap<String, FakeProcess>>>,
     console: Mutex<std::fs::File>,
+    mute: bool,
+    wedged: bool,
 }
 
 #[derive(Clone)]
@@ -135,6 +143,9 @@ struct FakeProcess {
 #[async_trait]
 impl Agent for FakeAgent {
     async fn hello(&self, _: &TtrpcContext, request: HelloRequest) -> ttrpc::Result<HelloResponse> {
+        if self.mute {
+            std::future::pending::<()>().await;
+        }
         let mut response = HelloResponse::new();
         response.protocol_version = request.protocol_version;
         response.kernel_release = "6.12-fake".to_owned();
@@ -175,6 +186,10 @@ impl Agent for FakeAgent {
             failure.message = format!("exec: \"{program}\": no");
             response.failure = Some(failure).into();
             return Ok(response);
+        }
+        if program == "late" {
+            self.start_late(request.process_id);
+            return Err(ttrpc::Error::Others("too slow".to_owned()));
         }
         response.pid = 1;
         let connect = |port: u32| {
@@ -251,8 +266,12 @@ impl Agent for FakeAgent {
         _: &TtrpcContext,
         request: SignalProcessRequest,
     ) -> ttrpc::Result<Empty> {
-        if let Some(process) = self.processes.lock().unwrap().get(&request.process_id) {
-            let _ = process.signals.send_replace(request.signal);
+        if self.wedged {
+            std::future::pending::<()>().await;
+        }
+        match self.processes.lock().unwrap().get(&request.process_id) {
+            Some(process) => drop(process.signals.send_replace(request.signal)),
+            None => return Err(ttrpc::Error::Others("no such process".to_owned())),
         }
         Ok(Empty::new())
     }
@@ -268,6 +287,27 @@ impl Agent for FakeAgent {
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
         self.alive.lock().unwrap().take();
         Ok(Empty::new())
+    }
+}
+
+impl FakeAgent {
+    /// A process that appears after its start was reported as failed, and says on the console that it was killed.
+    fn start_late(&self, id: String) {
+        let processes = Arc::clone(&self.processes);
+        let mut console = self.console.lock().unwrap().try_clone().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            let (signals, heard) = watch::channel(0);
+            let (exited, exit) = watch::channel(None);
+            let process = FakeProcess {
+                signals: Arc::new(signals),
+                exit,
+            };
+            processes.lock().unwrap().insert(id, process);
+            let code = play(&["stubborn".to_owned()], (None, None, None), heard);
+            console.write_all(b"late process killed\n").unwrap();
+            let _ = exited.send(Some(code));
+        });
     }
 }
 
@@ -298,6 +338,7 @@ fn play(
                 1
             }
         }
+        "cat-quietly" => u32::from(io::copy(&mut stdin.unwrap(), &mut io::sink()).is_err()),
         "bulk" => {
             let out = stdout.as_mut().unwrap();
             for megabyte in 0..arg(1).parse().unwrap() {
@@ -415,8 +456,7 @@ impl Running {
         match self.event() {
             Event::Ended { exit, .. } => {
                 frame::send(&self.events, &"recorded", &[]).unwrap();
-                self.thread.take().unwrap().join().unwrap();
-                self.lock.take();
+                self.let_go();
                 exit
             }
             other => panic!("{other:?}"),
@@ -428,6 +468,12 @@ impl Running {
             Event::Failed { failure, .. } => failure,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Waits until the sandbox is gone, and lets go of the lock as the monitor would.
+    pub fn let_go(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+        self.lock.take();
     }
 
     /// Nothing was said for this long.

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_types::Signal;
 
@@ -121,4 +121,73 @@ fn an_output_that_never_ends_does_not_hold_up_the_exit_for_ever() {
     let mut running = Running::start(spec(&["linger"]), None);
     running.started();
     assert_eq!(running.ended().status.code, 3);
+}
+
+/// A guest that answers nothing any more: `rm -f`, `kill` and `stop` used to wait for it without end.
+#[test]
+fn a_guest_that_does_not_answer_is_killed_within_a_bound() {
+    for timeout in [None, Some(Duration::from_millis(100))] {
+        let wedged = FakeBoot {
+            wedged: true,
+            ..FakeBoot::default()
+        };
+        let mut running = Running::boot(spec(&["sleep"]), None, wedged);
+        running.started();
+        let client = crate::Client::open(running.path()).unwrap();
+        let signal = if timeout.is_some() {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        };
+        let began = Instant::now();
+        let stopping = std::thread::spawn(move || client.stop(signal, timeout).unwrap());
+        let exit = running.ended();
+        assert_eq!((exit.status.code, exit.error), (137, None));
+        assert_eq!(stopping.join().unwrap().status.code, 137);
+        assert!(began.elapsed() < Duration::from_secs(100));
+    }
+}
+
+#[test]
+fn a_plain_kill_signal_ends_a_guest_that_does_not_answer_too() {
+    let wedged = FakeBoot {
+        wedged: true,
+        ..FakeBoot::default()
+    };
+    let mut running = Running::boot(spec(&["sleep"]), None, wedged);
+    running.started();
+    // The agent's silence is told, and the promise kept all the same.
+    assert!(running.client.signal(Signal::KILL).is_err());
+    assert_eq!(running.ended().status.code, 137);
+}
+
+/// It used to send nothing and then wait for the whole boot.
+#[test]
+fn a_stop_during_the_boot_ends_it() {
+    let mute = FakeBoot {
+        mute: true,
+        ..FakeBoot::default()
+    };
+    let mut running = Running::boot(spec(&["sleep"]), None, mute);
+    while running.client.ping().is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let client = crate::Client::open(running.path()).unwrap();
+    let stopping = std::thread::spawn(move || client.stop(Signal::TERM, None));
+    assert_eq!(running.failed(), StartFailure::Stopped);
+    running.let_go();
+    // Nothing was recorded in this test's directory: that there was no end to tell is all that counts.
+    let _ = stopping.join().unwrap();
+}
+
+/// A listener that accepts nobody stands for a sandbox that is suspended.
+#[test]
+fn a_sandbox_that_says_nothing_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let _silent = std::os::unix::net::UnixListener::bind(dir.path().join("ctl.sock")).unwrap();
+    let client = crate::Client::open(dir.path()).unwrap();
+    let began = Instant::now();
+    let error = client.ping().unwrap_err();
+    assert!(matches!(error, crate::ClientError::Silent(_)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(150));
 }

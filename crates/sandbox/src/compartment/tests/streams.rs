@@ -1,5 +1,5 @@
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fake::{Running, pattern, spec, stdout_pipe};
 use crate::message::{AttachOptions, Reply, Stdio};
@@ -193,4 +193,75 @@ fn detach_keys_end_the_attachment_and_not_the_container() {
     again.detach().unwrap();
     assert_eq!(again.wait().unwrap(), crate::AttachEnd::Detached);
     drop(running);
+}
+
+/// More than the pipe and the sockets on the way to it hold, and little enough for the process to end all the same.
+const STUCK: &str = "2";
+
+/// `run … | sleep 1000`: from everywhere else the container could neither be stopped nor waited for.
+#[test]
+fn a_client_that_does_not_read_does_not_hold_up_the_end() {
+    let (stdio, mut reader) = stdout_pipe();
+    let mut running = Running::start(spec(&["bulk", STUCK]), early(stdio));
+    running.started();
+    let began = Instant::now();
+    assert_eq!(running.ended().status.code, 0);
+    assert!(began.elapsed() < Duration::from_secs(100));
+    assert_eq!(
+        running.log_text().len(),
+        2 << 20,
+        "the log has what nobody read"
+    );
+    // What the pipe holds can still be read, and is the beginning.
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    let whole: Vec<u8> = pattern(0).into_iter().chain(pattern(1)).collect();
+    assert!(
+        !rest.is_empty() && whole.starts_with(&rest),
+        "{}",
+        rest.len()
+    );
+}
+
+#[test]
+fn after_a_kill_nobody_waits_for_a_client_that_does_not_read() {
+    let (stdio, _reader) = stdout_pipe();
+    let mut running = Running::start(spec(&["bulk", STUCK]), early(stdio));
+    running.started();
+    // The process has ended; its output waits for the reader.
+    while running.client.ping().unwrap().running {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let client = crate::Client::open(running.path()).unwrap();
+    let began = Instant::now();
+    let killing = std::thread::spawn(move || client.stop(bulkhead_types::Signal::KILL, None));
+    assert_eq!(running.ended().status.code, 0);
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "as long as nobody asks, such a client gets ten seconds"
+    );
+    assert_eq!(killing.join().unwrap().unwrap().status.code, 0);
+}
+
+/// Reads less than what makes room in a pipe, for longer than a client that reads nothing is given.
+#[test]
+fn a_client_that_reads_byte_by_byte_loses_nothing() {
+    let (stdio, mut reader) = stdout_pipe();
+    let mut running = Running::start(spec(&["bulk", STUCK]), early(stdio));
+    running.started();
+    let reading = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        for _ in 0..15 {
+            let mut few = [0; 50];
+            reader.read_exact(&mut few).unwrap();
+            got.extend_from_slice(&few);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        reader.read_to_end(&mut got).unwrap();
+        got
+    });
+    assert_eq!(running.ended().status.code, 0);
+    let whole: Vec<u8> = pattern(0).into_iter().chain(pattern(1)).collect();
+    let got = reading.join().unwrap();
+    assert!(got == whole, "{} bytes", got.len());
 }
