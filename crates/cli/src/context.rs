@@ -40,12 +40,21 @@ impl Context {
         self.open(false)
     }
 
-    /// The engine, for what makes a container or an image: the state directory is made where there is none.
+    /// The engine, for what makes a container or an image: the state directory is made where there is none. From now on
+    /// a signal takes back what is half done, and ends us.
     ///
     /// # Errors
-    /// As [`Context::engine`].
+    /// As [`Context::engine`]; when the system refuses to let signals wait.
     pub fn engine_to_create(&self) -> Result<&Engine, CliError> {
-        self.open(true)
+        self.open(true).and_then(take_back)
+    }
+
+    /// As [`Context::engine_to_create`], for what makes a file outside of a state directory that must be there.
+    ///
+    /// # Errors
+    /// As [`Context::engine_to_create`].
+    pub fn engine_to_write(&self) -> Result<&Engine, CliError> {
+        self.open(false).and_then(take_back)
     }
 
     fn open(&self, create_root: bool) -> Result<&Engine, CliError> {
@@ -68,6 +77,11 @@ impl Context {
         }
         Ok(self.engine.get_or_init(|| engine))
     }
+}
+
+fn take_back(engine: &Engine) -> Result<&Engine, CliError> {
+    crate::terminal::take_back(engine.root()).map_err(CliError::stream("take signals"))?;
+    Ok(engine)
 }
 
 fn start_log(globals: &ArgMatches) {

@@ -127,6 +127,12 @@ pub enum CliError {
     /// The start or the end of a compartment.
     #[error(transparent)]
     Launch(#[from] bulkhead_sandbox::LaunchError),
+    /// A signal gave up what was being done; nothing of it is left.
+    #[error("interrupted by {0}")]
+    Interrupted(nix::sys::signal::Signal),
+    /// Nobody reads any more what a container writes to our output.
+    #[error("standard output is closed")]
+    OutputGone,
     /// Some of several objects failed; each was reported when it did.
     #[error("{failed} of {total} failed")]
     Several {
@@ -156,8 +162,11 @@ impl CliError {
         }
     }
 
-    /// Whether the reader of our output has left: no failure.
+    /// Whether the reader of our output has left: nobody is to be told.
     pub fn is_broken_pipe(&self) -> bool {
+        if matches!(self, Self::OutputGone) {
+            return true;
+        }
         let mut next: Option<&(dyn Error + 'static)> = Some(self);
         while let Some(error) = next {
             if let Some(io) = error.downcast_ref::<io::Error>()
@@ -246,5 +255,6 @@ mod tests {
         assert!(CliError::stream(WRITE_OUTPUT)(broken()).is_broken_pipe());
         assert!(!CliError::stream("start a thread")(broken()).is_broken_pipe());
         assert!(!CliError::AttachStopped.is_broken_pipe());
+        assert!(CliError::OutputGone.is_broken_pipe());
     }
 }

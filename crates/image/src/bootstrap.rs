@@ -1,10 +1,11 @@
 //! An image of a Debian suite, made by mmdebstrap from Debian's archive: no registry needed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::archive::{Change, Recipe, RecipeLayer};
 use crate::kind::ErrorKind;
@@ -152,9 +153,7 @@ fn bootstrap_with(
     };
     let mut command = command(options)?;
     progress.start(&options.suite, Phase::Bootstrapping, None);
-    let mut child = command
-        .spawn()
-        .map_err(|source| BootstrapError::Start { source })?;
+    let mut child = spawn(&mut command).map_err(|source| BootstrapError::Start { source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut tail = Vec::new();
     let copied = std::thread::scope(|scope| {
@@ -199,6 +198,14 @@ fn bootstrap_with(
         comment: "bulkhead bootstrap".into(),
     };
     Ok(recipe.make(store, Some(&name))?)
+}
+
+/// Starts the program with no signal blocked, whatever the caller keeps waiting: it cleans up when it is told to end.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let callers = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let child = command.spawn();
+    callers.thread_set_mask()?;
+    child
 }
 
 fn command(options: &BootstrapOptions) -> Result<Command, BootstrapError> {

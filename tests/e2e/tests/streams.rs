@@ -155,7 +155,9 @@ fn a_reader_that_leaves_does_not_end_the_container() {
         .read_exact(&mut first)
         .unwrap();
     drop(child.stdout.take());
-    child.wait().unwrap();
+    // As Docker's client, and every other program whose reader has left.
+    let ended_by = std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap());
+    assert_eq!(ended_by, Some(libc::SIGPIPE));
     assert_eq!(b.run(&["wait", "chatty"]).ok().text(), "0");
     assert_eq!(b.run(&["logs", "chatty"]).ok().text(), "one\ntwo\nthree");
     b.run(&["rm", "chatty"]).ok();

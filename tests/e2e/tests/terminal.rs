@@ -24,6 +24,24 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    /// The terminal was made raw only when the process had begun to write: some first lines came as `\r\r\n`.
+    the_first_line_comes_as_every_other(b) {
+        for _ in 0..8 {
+            let mut t = Terminal::start(b.process(&["run", "--rm", "-it", "busybox", "echo", "first"]));
+            assert_eq!(t.wait(), 0);
+            t.expect("first");
+            assert!(!t.shown().contains("\r\r\n"), "{:?}", t.shown());
+            assert!(t.is_cooked(), "raw mode was not undone");
+        }
+        for arguments in [&["run", "--rm", "-it", "busybox", "no-such-command"][..],
+            &["run", "--rm", "-it", "--user", "no-such-user", "busybox", "true"]] {
+            let mut t = Terminal::start(b.process(arguments));
+            assert_ne!(t.wait(), 0);
+            assert!(t.is_cooked(), "raw mode was not undone: {arguments:?}");
+        }
+        b.expect_nothing_left();
+    }
+
     detach_keys_leave_it_running(b) {
         let mut t = Terminal::start(b.process(&["run", "-it", "--name", "shell", "busybox", "sh"]));
         t.expect("# ");

@@ -52,6 +52,7 @@ impl Execute for Attach {
             tty: config.tty,
             sig_proxy: self.sig_proxy,
             detach_keys: foreground::detach_keys(engine, self.detach_keys.as_deref())?,
+            created: false,
         };
         attached.attach().map(|end| end.code)
     }

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::args::{KeyValue, env_file, label_file, parse_cpus, seconds};
 use crate::error::CliError;
-use crate::progress;
+use crate::{progress, terminal};
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -264,10 +264,13 @@ struct CidFile {
 impl CidFile {
     fn claim(path: &Path) -> Result<Self, CliError> {
         match OpenOptions::new().write(true).create_new(true).open(path) {
-            Ok(_) => Ok(Self {
-                path: path.to_owned(),
-                written: false,
-            }),
+            Ok(_) => {
+                terminal::take_back_file(path);
+                Ok(Self {
+                    path: path.to_owned(),
+                    written: false,
+                })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(CliError::CidFileExists(path.display().to_string()))
             }
@@ -280,6 +283,7 @@ impl CidFile {
         open.and_then(|mut file| file.write_all(id.as_bytes()))
             .map_err(CliError::file("write", &self.path))?;
         self.written = true;
+        terminal::keep_file(&self.path);
         Ok(())
     }
 }

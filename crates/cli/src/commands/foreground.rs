@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use bulkhead_engine::{
-    Container, Engine, ErrorKind, ExecOptions, StartOptions, StartedContainer, parse_detach_keys,
+    Container, Engine, ErrorKind, ExecOptions, RemoveOptions, StartOptions, StartedContainer,
+    StopOptions, parse_detach_keys,
 };
 use bulkhead_sandbox::{AttachEnd, AttachOptions, Client, Exec, ExecEnd, Exit, Timings};
 use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
-use crate::error::CliError;
+use crate::error::{CliError, report};
 use crate::output::align;
 use crate::terminal::{self, RawMode, Streams, Target, Wanted};
 
@@ -27,6 +28,51 @@ pub struct Attached<'a> {
     pub sig_proxy: bool,
     /// Bytes that detach.
     pub detach_keys: Vec<u8>,
+    /// This command made the container: when its start is given up it goes again.
+    pub created: bool,
+}
+
+/// What is done when signals cannot be taken.
+const CATCH: &str = "take signals";
+
+/// Starts a container without attaching to it. A signal that asks for the end gives the start up; `created` as in
+/// [`Attached`].
+pub fn start_detached(
+    engine: &Engine,
+    container: &Container,
+    created: bool,
+) -> Result<(), CliError> {
+    let client = container.client().map_err(bulkhead_engine::Error::from)?;
+    let starting = terminal::starting(client).map_err(CliError::stream(CATCH))?;
+    let started = engine.start(container, StartOptions::default());
+    if let Some(signal) = starting.given_up_for() {
+        return Err(given_up(engine, container, created, signal));
+    }
+    started?;
+    Ok(())
+}
+
+/// Sees to it that a start which was given up leaves nothing, also where the process ran a moment before.
+fn given_up(
+    engine: &Engine,
+    container: &Container,
+    created: bool,
+    signal: nix::sys::signal::Signal,
+) -> CliError {
+    let kill = StopOptions {
+        signal: Some(Signal::KILL),
+        timeout: Some(0),
+    };
+    // That it is gone already is what was wanted; of anything else the next `ps` tells.
+    let _ = engine.stop(container, kill);
+    if created {
+        let force = RemoveOptions {
+            force: true,
+            ..RemoveOptions::default()
+        };
+        let _ = engine.remove(container.id().as_str(), force);
+    }
+    CliError::Interrupted(signal)
 }
 
 /// How it ended for us.
@@ -71,38 +117,40 @@ impl Target for Exec {
     }
 }
 
-/// Signals kept waiting and streams made ready, before the process exists.
+/// Signals kept waiting, the terminal in raw mode and streams made ready, before the process exists: the first line that
+/// it writes must find the terminal as every later one does, and a key that comes early must not be echoed.
 struct Prepared {
-    caught: terminal::Caught,
     streams: Streams,
-    raw: bool,
+    mode: Option<RawMode>,
     proxy: bool,
 }
 
 impl Prepared {
     fn new(wanted: Wanted, tty: bool, proxy: bool) -> Result<Self, CliError> {
-        let raw = tty && wanted.stdin && terminal::is_terminal();
-        let caught = terminal::block(proxy, tty).map_err(CliError::stream("block signals"))?;
+        terminal::catch().map_err(CliError::stream(CATCH))?;
         let streams = terminal::streams(wanted, tty)
             .map_err(CliError::stream("duplicate standard streams"))?;
+        let raw = tty && wanted.stdin && terminal::is_terminal();
+        let mode = raw
+            .then(RawMode::enter)
+            .transpose()
+            .map_err(CliError::stream("set the terminal to raw mode"))?;
         Ok(Self {
-            caught,
             streams,
-            raw,
+            mode,
             proxy,
         })
     }
 
-    /// The process is there: keys, signals and sizes go to it until the result is dropped.
+    /// The process is there: keys, signals and sizes go to it. The terminal is raw until the result is dropped.
     fn connect(self, target: Arc<dyn Target>, redraw: bool) -> Result<Option<RawMode>, CliError> {
         let Self {
-            caught,
             streams,
-            raw,
+            mode,
             proxy,
         } = self;
+        let raw = mode.is_some();
         let go = || -> io::Result<Option<RawMode>> {
-            let mode = if raw { Some(RawMode::enter()?) } else { None };
             if let Some(size) = terminal::size() {
                 if redraw {
                     // A change makes a full-screen program draw itself again.
@@ -115,7 +163,10 @@ impl Prepared {
                     target.resize(size);
                 }
             }
-            terminal::forward(caught, target, proxy)?;
+            terminal::forward(target, proxy)?;
+            if let Some(mode) = &mode {
+                mode.complete()?;
+            }
             if let Some(feeder) = streams.feeder {
                 feeder.start()?;
             }
@@ -133,23 +184,32 @@ impl Attached<'_> {
         let mut ready = Prepared::new(self.wanted, self.tty, self.sig_proxy)?;
         let stdio = std::mem::take(&mut ready.streams.stdio);
         let attach = Some((stdio, self.options()));
-        let terminal_size = terminal::size().filter(|_| ready.raw);
-        let launched = match self.engine.start(
+        let terminal_size = terminal::size().filter(|_| ready.mode.is_some());
+        let starting = terminal::starting(self.client()?).map_err(CliError::stream(CATCH))?;
+        let started = self.engine.start(
             self.container,
             StartOptions {
                 attach,
                 terminal_size,
             },
-        )? {
+        );
+        if let Some(signal) = starting.given_up_for() {
+            return Err(given_up(self.engine, self.container, self.created, signal));
+        }
+        let launched = match started? {
             StartedContainer::Launched(launched) => launched,
-            StartedContainer::AlreadyRunning => return self.attach(),
+            StartedContainer::AlreadyRunning => {
+                drop(ready);
+                return self.attach();
+            }
         };
         let mode = ready.connect(process, false)?;
         let end = launched.wait();
         drop(mode);
         match end.map_err(CliError::from)? {
-            AttachEnd::Exited(exit) => self.ended(&exit),
-            AttachEnd::Detached | AttachEnd::OutputGone => Ok(End::default()),
+            AttachEnd::Exited(exit) => Ok(self.ended(&exit)),
+            AttachEnd::Detached => Ok(End::default()),
+            AttachEnd::OutputGone => Err(CliError::OutputGone),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -161,7 +221,7 @@ impl Attached<'_> {
         let stdio = std::mem::take(&mut ready.streams.stdio);
         let options = self.options();
         let attachment = self.engine.attach(self.container, stdio, options)?;
-        let redraw = ready.raw;
+        let redraw = ready.mode.is_some();
         let mode = ready.connect(process, redraw)?;
         let end = attachment.wait();
         drop(mode);
@@ -169,9 +229,10 @@ impl Attached<'_> {
             AttachEnd::Exited(exit) => {
                 // Its directory may be on its way out; the next command must not find it half gone.
                 self.engine.wait(self.container).ok();
-                self.ended(&exit)
+                Ok(self.ended(&exit))
             }
-            AttachEnd::Detached | AttachEnd::OutputGone => Ok(End::default()),
+            AttachEnd::Detached => Ok(End::default()),
+            AttachEnd::OutputGone => Err(CliError::OutputGone),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -194,15 +255,22 @@ impl Attached<'_> {
             .map_err(bulkhead_engine::Error::from)?)
     }
 
-    fn ended(&self, exit: &Exit) -> Result<End, CliError> {
-        self.engine.settle(self.container)?;
+    fn ended(&self, exit: &Exit) -> End {
+        self.settle();
         if let Some(error) = &exit.error {
             eprintln!("bulkhead: {error}");
         }
-        Ok(End {
+        End {
             code: exit.status.code,
             timings: Some(exit.timings),
-        })
+        }
+    }
+
+    /// The exit code is the process's own, also where a container with `--rm` could not be removed: that is told beside it.
+    fn settle(&self) {
+        if let Err(error) = self.engine.settle(self.container) {
+            report(&error.into());
+        }
     }
 
     /// The sandbox died with our connection; with --rm nothing may be left that says how.
@@ -212,7 +280,7 @@ impl Attached<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => ExitStatus::signaled(9).code,
             Err(error) => return Err(error.into()),
         };
-        self.engine.settle(self.container)?;
+        self.settle();
         Ok(End {
             code,
             timings: None,
@@ -244,7 +312,8 @@ pub fn exec(
     drop(mode);
     match end? {
         ExecEnd::Exited(status) => Ok(status.code),
-        ExecEnd::Detached | ExecEnd::OutputGone => Ok(0),
+        ExecEnd::Detached => Ok(0),
+        ExecEnd::OutputGone => Err(CliError::OutputGone),
     }
 }
 

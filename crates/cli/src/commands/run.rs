@@ -1,6 +1,5 @@
 //! `run`: create, start, and unless detached stay until the end.
 
-use bulkhead_engine::StartOptions;
 use bulkhead_types::exit_code;
 use clap::{ArgAction, Args};
 
@@ -51,7 +50,7 @@ impl Execute for Run {
         let detach_keys = foreground::detach_keys(engine, self.detach_keys.as_deref())?;
         let container = self.flags.create(engine, self.detach)?;
         if self.detach {
-            engine.start(&container, StartOptions::default())?;
+            foreground::start_detached(engine, &container, true)?;
             Out::new()
                 .line(container.id().as_str())
                 .map_err(CliError::stream(WRITE_OUTPUT))?;
@@ -64,6 +63,7 @@ impl Execute for Run {
             tty: self.flags.tty,
             sig_proxy: self.sig_proxy,
             detach_keys,
+            created: true,
         };
         let end = attached.start()?;
         if let (true, Some(timings)) = (self.timings, &end.timings) {

@@ -55,7 +55,7 @@ impl Execute for Save {
         }
         // Bars would be drawn while another program reads the archive: only a file is worth them.
         let progress = progress::choose(self.output.is_none());
-        let store = context.engine()?.store()?;
+        let store = context.engine_to_write()?.store()?;
         let mut out = BufWriter::with_capacity(256 << 10, stdout.lock());
         let to = match &self.output {
             Some(path) => SaveTo::Path(path),

@@ -14,6 +14,8 @@ pub fn each(
         match one(name) {
             Ok(Some(line)) => out.line(&line).map_err(CliError::stream(WRITE_OUTPUT))?,
             Ok(None) => {}
+            // Asked to end: the others are not wanted any more either.
+            Err(error @ CliError::Interrupted(_)) => return Err(error),
             Err(error) => {
                 report(&error);
                 failed += 1;

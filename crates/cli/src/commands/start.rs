@@ -1,6 +1,5 @@
 //! `start`: run a container that was created or has ended.
 
-use bulkhead_engine::StartOptions;
 use clap::Args;
 
 use super::foreground::{self, Attached};
@@ -35,7 +34,7 @@ impl Execute for Start {
         let engine = context.engine()?;
         if !(self.attach || self.interactive) {
             return several::each(&self.containers, |name| {
-                engine.start(&engine.container(name)?, StartOptions::default())?;
+                foreground::start_detached(engine, &engine.container(name)?, false)?;
                 Ok(Some(name.to_owned()))
             });
         }
@@ -59,6 +58,7 @@ impl Execute for Start {
             tty: config.tty,
             sig_proxy: true,
             detach_keys: foreground::detach_keys(engine, self.detach_keys.as_deref())?,
+            created: false,
         };
         attached.start().map(|end| end.code)
     }

@@ -1,5 +1,5 @@
-//! Standard output. A reader that leaves (`bulkhead ps | head -1`) shows as a broken pipe, which `main` takes
-//! for success.
+//! Standard output. A reader that leaves (`bulkhead ps | head -1`) shows as a broken pipe, of which `main` ends
+//! as every other program does.
 
 use std::io::{self, Write};
 

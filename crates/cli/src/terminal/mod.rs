@@ -9,10 +9,13 @@ mod signals;
 mod stdio;
 
 pub use raw::RawMode;
-pub use signals::{Caught, Target, block, forward};
+pub use signals::{
+    INTERRUPTED_VERB, Target, catch, forward, keep_file, starting, take_back, take_back_file,
+};
 pub use stdio::{NotATerminal, Streams, Wanted, is_terminal, require_terminal, streams};
 
 use bulkhead_types::TerminalSize;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 
 use crate::error::CliError;
 
@@ -30,6 +33,19 @@ pub fn size() -> Option<TerminalSize> {
         rows: size.ws_row,
         columns: size.ws_col,
     })
+}
+
+/// Ends this process by `signal`, the terminal given back, so that a shell sees what it was; with 128 and the signal's
+/// number where that cannot be.
+pub fn end_by(signal: Signal) -> ! {
+    RawMode::restore();
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    let mut only = SigSet::empty();
+    only.add(signal);
+    let _ = only.thread_unblock();
+    let _ = nix::sys::signal::raise(signal);
+    std::process::exit(128 + signal as i32)
 }
 
 /// Asks a question that wants a yes; anything else, also no answer, is a no.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
 
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// Settings from before, for the way out that runs no destructors.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -14,7 +14,8 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 pub struct RawMode(());
 
 impl RawMode {
-    /// Sets standard input to raw mode: no echo, no line editing, no signals from keys.
+    /// Sets standard input to raw mode: no echo, no line editing. Keys still make signals until [`RawMode::complete`]:
+    /// as long as there is no process that could be told, Ctrl-C is meant for us.
     ///
     /// # Errors
     /// When standard input is not a terminal.
@@ -23,6 +24,7 @@ impl RawMode {
         let before = tcgetattr(stdin.as_fd())?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        raw.local_flags.insert(LocalFlags::ISIG);
         let first = {
             let mut saved = lock();
             let first = saved.is_none();
@@ -38,6 +40,17 @@ impl RawMode {
         }
         tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw)?;
         Ok(Self(()))
+    }
+
+    /// From now on keys make no signals: they go to the process as they are.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn complete(&self) -> io::Result<()> {
+        let stdin = io::stdin();
+        let mut raw = tcgetattr(stdin.as_fd())?;
+        raw.local_flags.remove(LocalFlags::ISIG);
+        Ok(set(stdin.as_fd(), &raw)?)
     }
 
     /// Gives the terminal back; nothing when it was not taken.

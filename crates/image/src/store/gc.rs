@@ -42,7 +42,7 @@ impl Store {
     /// Sweeps after an operation that left garbage, or leaves word for whoever keeps the store busy.
     /// Call it after letting go of the content lock. A failure is logged only: what went before
     /// has its own result, and the next sweep does what this one could not.
-    pub(crate) fn tidy(&self) {
+    pub fn tidy(&self) {
         self.tidy_with(Partials::Young);
     }
 
