@@ -3,9 +3,16 @@
 # usage: scripts/first-run.sh BULKHEAD
 set -euo pipefail
 
-bulkhead=${1:?usage: scripts/first-run.sh BULKHEAD}
+bulkhead=$(realpath "${1:?usage: scripts/first-run.sh BULKHEAD}")
+cd "$(dirname "$0")/.."
 image=debian:bookworm
 
+# Debian's user-mode kernel cannot run on every processor (`bulkhead doctor` says why); ours can.
+if [ "$("$bulkhead" info --format '{{with .Kernel.Path}}found{{end}}')" != found ]; then
+    echo "==> no guest kernel here can run: building one (once, some minutes)"
+    scripts/deps.sh kernel
+    kernel/build.sh uml >/dev/null
+fi
 if ! "$bulkhead" image inspect "$image" >/dev/null 2>&1; then
     echo "==> making $image from Debian's packages (once)"
     "$bulkhead" bootstrap bookworm

@@ -3,11 +3,13 @@
 //! ```text
 //! search    the places, best first     file      what a file is: program, ELF, bzImage, or no kernel at all
 //! version   newest release first       elf, bzimage   the two formats' headers
+//! processor can it carry the processor's extended state
 //! ```
 
 mod bzimage;
 mod elf;
 mod file;
+mod processor;
 mod search;
 mod version;
 
@@ -104,6 +106,17 @@ pub enum KernelError {
         /// Where they were looked for.
         modules: PathBuf,
     },
+    /// It cannot run programs on this host's processor.
+    #[error(
+        "the guest kernel {path} cannot run programs on this processor: their extended state is {state} bytes here \
+         (AMX), and a user-mode kernel before Linux 6.13 keeps 2696"
+    )]
+    Processor {
+        /// The kernel.
+        path: PathBuf,
+        /// Bytes of the processor's extended state.
+        state: u32,
+    },
 }
 
 impl KernelError {
@@ -137,6 +150,7 @@ impl KernelError {
             Self::Format { isolation, .. } => {
                 format!("name another with BULKHEAD_KERNEL, {}", get(isolation))
             }
+            Self::Processor { .. } => "build one that can: 'make kernel'".to_owned(),
             Self::Library { .. } | Self::Modules { .. } => {
                 "install what belongs to this kernel, or build one that needs nothing: 'make kernel'".to_owned()
             }

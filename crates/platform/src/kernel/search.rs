@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bulkhead_types::Isolation;
 
-use super::{KernelError, KernelImage, version};
+use super::{KernelError, KernelImage, processor, version};
 
 /// Where to look. [`KernelSearch::from_environment`] is what programs use; tests make their own.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +115,13 @@ pub fn find_kernel(
     isolation: Isolation,
     search: &KernelSearch,
 ) -> Result<KernelImage, KernelError> {
-    let inspect = |path: &Path| KernelImage::inspect(isolation, path, search.modules(isolation));
+    let inspect = |path: &Path| {
+        let kernel = KernelImage::inspect(isolation, path, search.modules(isolation))?;
+        if isolation == Isolation::UserMode {
+            processor::fits(&kernel, processor::state_bytes())?;
+        }
+        Ok(kernel)
+    };
     if let Some(path) = &search.chosen {
         return inspect(path);
     }
