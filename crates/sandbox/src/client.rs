@@ -447,7 +447,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
     }
     let killed = || Exit {
         status: ExitStatus::signaled(9),
-        error: Some("sandbox died unexpectedly".to_owned()),
+        error: Some("sandbox died unexpectedly".into()),
         at: Timestamp::now(),
         timings: Timings::default(),
     };

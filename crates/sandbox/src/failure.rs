@@ -1,6 +1,7 @@
-//! Why a compartment did not start, as data: it crosses a process border and decides an exit code.
+//! Why a compartment did not start, as data: it crosses a process border and decides an exit code. Words that a guest
+//! may have written a part of are [`GuestText`].
 
-use bulkhead_types::exit_code;
+use bulkhead_types::{GuestText, exit_code};
 use serde::{Deserialize, Serialize};
 
 /// What went wrong between `launch` and the main process's execve.
@@ -24,59 +25,59 @@ pub enum StartFailure {
     #[error("jail the sandbox: {reason}")]
     Jail {
         /// The whole chain of causes.
-        reason: String,
+        reason: GuestText,
     },
     /// The platform could not start the kernel.
     #[error("start the guest kernel: {reason}")]
     Platform {
         /// The whole chain of causes.
-        reason: String,
+        reason: GuestText,
     },
     /// The kernel ended or stayed silent before the agent answered.
     #[error("guest did not boot: {reason}{}", console_text(.console))]
     Boot {
         /// What was seen.
-        reason: String,
+        reason: GuestText,
         /// The guest console's last lines.
-        console: Vec<String>,
+        console: Vec<GuestText>,
     },
     /// The agent refused to prepare the container.
     #[error("prepare the container: {reason}{}", console_text(.console))]
     Create {
         /// The agent's words.
-        reason: String,
+        reason: GuestText,
         /// The guest console's last lines, where they matter.
-        console: Vec<String>,
+        console: Vec<GuestText>,
     },
     /// The command does not exist in the container.
     #[error("{message}")]
     CommandNotFound {
         /// Names the command.
-        message: String,
+        message: GuestText,
     },
     /// The command cannot be executed.
     #[error("{message}")]
     NotExecutable {
         /// Names the command.
-        message: String,
+        message: GuestText,
     },
     /// The user or group does not exist in the container.
     #[error("{message}")]
     UnknownUser {
         /// Names the user.
-        message: String,
+        message: GuestText,
     },
     /// Working directory, limits, capabilities, terminal.
     #[error("{message}")]
     Setup {
         /// Names the object.
-        message: String,
+        message: GuestText,
     },
     /// The container's main process has ended (exec only).
     #[error("{message}")]
     NotRunning {
         /// Says which container.
-        message: String,
+        message: GuestText,
     },
     /// Somebody stopped or killed the container before its command was executed.
     #[error("stopped before its command was executed")]
@@ -85,7 +86,7 @@ pub enum StartFailure {
     #[error("sandbox died while starting: {reason}")]
     Died {
         /// Its exit status, where known.
-        reason: String,
+        reason: GuestText,
     },
 }
 
@@ -101,13 +102,14 @@ impl StartFailure {
     }
 }
 
-fn console_text(lines: &[String]) -> String {
+fn console_text(lines: &[GuestText]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!(
-        "\nguest console, last {} lines:\n  {}",
-        lines.len(),
-        lines.join("\n  ")
-    )
+    let mut text = format!("\nguest console, last {} lines:", lines.len());
+    for line in lines {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    text
 }

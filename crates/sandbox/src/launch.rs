@@ -141,9 +141,9 @@ pub fn launch(
         Ok((Report::Ended(_), _)) => Err(ClientError::Unexpected("to launch").into()),
         Err(FrameError::Closed | FrameError::Io(_)) => {
             let reason = if forked.success() {
-                "killed".to_owned()
+                "killed".into()
             } else {
-                forked.to_string()
+                forked.to_string().into()
             };
             Err(StartFailure::Died { reason }.into())
         }

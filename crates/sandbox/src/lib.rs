@@ -7,6 +7,7 @@
 mod boot;
 mod client;
 mod compartment;
+mod event;
 mod failure;
 mod frame;
 mod launch;

@@ -1,9 +1,10 @@
 //! What is said on the start channel and on the control socket. Versioned, because a client may be
-//! newer than a sandbox that has run since before an upgrade.
+//! newer than a sandbox that has run since before an upgrade. What the jailed half tells the monitor is in
+//! [`crate::event`].
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_types::{ExitStatus, ProcessSpec, Signal, TerminalSize};
+use bulkhead_types::{ExitStatus, GuestText, ProcessSpec, Signal, TerminalSize};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,28 +34,13 @@ pub(crate) enum Report {
     Ended(Exit),
 }
 
-/// Jailed sandbox → monitor; the monitor answers `Ended` with one `Recorded`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Event {
-    Started(Started),
-    Failed {
-        failure: StartFailure,
-        timings: Timings,
-    },
-    Ended {
-        exit: Exit,
-        log_bytes_lost: u64,
-    },
-}
-
 /// The main process has been executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Its PID as the container sees it.
     pub guest_pid: u32,
     /// The guest's `uname -r`.
-    pub kernel_release: String,
+    pub kernel_release: GuestText,
     /// When it was executed.
     pub at: Timestamp,
     /// Marks up to `started`.
@@ -67,7 +53,7 @@ pub struct Exit {
     /// Exit code; 137 when the sandbox or the guest died under the process.
     pub status: ExitStatus,
     /// What went wrong with the compartment itself, ready to be shown.
-    pub error: Option<String>,
+    pub error: Option<GuestText>,
     /// When it ended.
     pub at: Timestamp,
     /// Where the time went; marks after the sender's own are 0.
@@ -178,13 +164,13 @@ pub enum ControlError {
     #[error("agent: {message}")]
     Agent {
         /// The agent's words.
-        message: String,
+        message: GuestText,
     },
     /// The sandbox lacks a resource.
     #[error("sandbox: {message}")]
     Resource {
         /// Which, and why.
-        message: String,
+        message: GuestText,
     },
 }
 

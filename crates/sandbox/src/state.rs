@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bulkhead_types::ExitStatus;
+use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,7 @@ pub struct State {
     pub exit: Option<ExitStatus>,
     /// What went wrong, ready to be shown; `None` when nothing did.
     #[serde(default)]
-    pub error: Option<String>,
+    pub error: Option<GuestText>,
     /// The last run ended without the monitor's record: it was killed, or the host went down.
     #[serde(default)]
     pub died_unexpectedly: bool,
@@ -61,7 +61,7 @@ pub struct State {
     pub log_bytes_lost: u64,
     /// The guest's `uname -r`.
     #[serde(default)]
-    pub kernel_release: String,
+    pub kernel_release: GuestText,
     /// Where the last run's time went.
     #[serde(default)]
     pub timings: Timings,
@@ -80,7 +80,7 @@ impl State {
             error: None,
             died_unexpectedly: false,
             log_bytes_lost: 0,
-            kernel_release: String::new(),
+            kernel_release: GuestText::default(),
             timings: Timings::default(),
         }
     }
@@ -97,7 +97,7 @@ impl State {
         self.pid = 0;
         self.exit = Some(ExitStatus::exited(KILLED));
         self.finished_at = at;
-        self.error = Some("sandbox died unexpectedly".to_owned());
+        self.error = Some("sandbox died unexpectedly".into());
         self.died_unexpectedly = true;
         self
     }
@@ -273,6 +273,17 @@ mod tests {
         assert!(state.finished_at.is_some());
     }
 
+    /// A record may be older than the cleaning, or written by somebody else.
+    #[test]
+    fn what_a_guest_wrote_is_cleaned_when_it_is_read_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"status":"exited","error":"a\u001b]52;c;aGk=\u0007b\nc","kernel_release":"6.12\u009b31m"}"#;
+        fs::write(dir.path().join(STATE_FILE), text).unwrap();
+        let state = read_state(dir.path()).unwrap();
+        assert_eq!(state.error.unwrap(), "a\u{fffd}]52;c;aGk=\u{fffd}b\nc");
+        assert_eq!(state.kernel_release, "6.12\u{fffd}31m");
+    }
+
     #[test]
     fn a_torn_state_file_is_a_run_that_died() {
         let dir = tempfile::tempdir().unwrap();
@@ -291,7 +302,7 @@ mod tests {
             started_at: Some(at),
             finished_at: Some(at),
             exit: Some(ExitStatus::exited(3)),
-            error: Some("no".to_owned()),
+            error: Some("no".into()),
             ..State::created()
         };
         write_state(dir.path(), &state, true).unwrap();

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Number of marks.
+pub(crate) const MARKS: usize = 12;
+
 /// Marks of one run, in nanoseconds of `CLOCK_MONOTONIC`; 0 is "not reached".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -45,6 +48,56 @@ pub struct Phase {
 }
 
 impl Timings {
+    /// Every mark, in the order of the fields.
+    pub(crate) fn to_marks(self) -> [u64; MARKS] {
+        [
+            self.launch,
+            self.monitor,
+            self.jailed,
+            self.machine,
+            self.guest,
+            self.agent,
+            self.created,
+            self.started,
+            self.exited,
+            self.drained,
+            self.stopped,
+            self.finished,
+        ]
+    }
+
+    /// The reverse of [`Timings::to_marks`].
+    pub(crate) fn from_marks(marks: [u64; MARKS]) -> Self {
+        let [
+            launch,
+            monitor,
+            jailed,
+            machine,
+            guest,
+            agent,
+            created,
+            started,
+            exited,
+            drained,
+            stopped,
+            finished,
+        ] = marks;
+        Self {
+            launch,
+            monitor,
+            jailed,
+            machine,
+            guest,
+            agent,
+            created,
+            started,
+            exited,
+            drained,
+            stopped,
+            finished,
+        }
+    }
+
     /// `CLOCK_MONOTONIC` now, in nanoseconds.
     pub fn now() -> u64 {
         let mut at = libc::timespec {

@@ -7,6 +7,7 @@
 mod chain;
 mod digest;
 mod exit;
+mod guest_text;
 mod id;
 mod isolation;
 mod process;
@@ -16,6 +17,7 @@ mod size;
 pub use chain::chain;
 pub use digest::{Digest, ParseDigestError};
 pub use exit::{ExitStatus, exit_code};
+pub use guest_text::GuestText;
 pub use id::{ContainerId, ContainerName, ExecId, ParseIdError};
 pub use isolation::{Isolation, ParseIsolationError};
 pub use process::{Capabilities, ProcessSpec, Rlimit, TerminalSize};

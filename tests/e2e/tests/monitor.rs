@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead_e2e::{Bulkhead, Running, each_user, sandbox_processes};
+use bulkhead_e2e::{Bulkhead, Isolation, Running, Terminal, each_user, needs, sandbox_processes};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -46,6 +46,49 @@ fn open_files(pid: i32) -> Vec<(PathBuf, bool)> {
         files.push((target, flags & 3 != 0));
     }
     files
+}
+
+/// A "kernel" that says `words` to its console and ends. It needs no library and no system call but two.
+fn kernel_that_says(b: &Bulkhead, words: &str) -> PathBuf {
+    let escaped: String = words.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    let source = format!(
+        "static const char words[] = \"{escaped}\";\n\
+         static long call(long n, long a, long b, long c) {{\n\
+           long r;\n\
+           __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(n), \"D\"(a), \"S\"(b), \"d\"(c) : \"rcx\", \"r11\", \"memory\");\n\
+           return r;\n\
+         }}\n\
+         void _start(void) {{ call(1, 1, (long)words, sizeof words - 1); for (;;) call(231, 3, 0, 0); }}\n"
+    );
+    let (file, kernel) = (b.home().join("kernel.c"), b.home().join("kernel"));
+    std::fs::write(&file, source).unwrap();
+    let arguments = [
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-o",
+    ];
+    let mut compile = Command::new("gcc");
+    compile.args(arguments).arg(&kernel).arg(&file);
+    Running::start(&mut compile, None).finish().ok();
+    std::fs::set_permissions(&kernel, std::fs::Permissions::from_mode(0o755)).unwrap();
+    kernel
+}
+
+/// Fails where `shown` would steer a terminal, or does not hold what was to be cleaned.
+#[track_caller]
+fn expect_clean(shown: &str) {
+    assert!(
+        shown.contains("pwned"),
+        "the kernel's words are not in it: {shown:?}"
+    );
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    assert!(!shown.contains(steers), "{shown:?}");
+    assert!(
+        !shown.lines().any(|line| line.starts_with("WARNING")),
+        "{shown:?}"
+    );
 }
 
 /// A shell that runs `script` and then, as `"$@"`, `bulkhead ARGS`.
@@ -128,6 +171,30 @@ each_user! {
         drop(writer);
         b.run(&["start", "-a", "busy"]).ok();
         b.run(&["rm", "busy"]).ok();
+        b.expect_nothing_left();
+    }
+
+    // ESC ]0; sets a terminal's title, ESC ]52; its clipboard; U+009B begins a command too.
+    what_a_hostile_kernel_says_steers_no_terminal(b) {
+        if !needs(Isolation::UserMode) { return }
+        let words = "a\x1b]0;pwned\x07b\x1b]52;c;cHduZWQ=\x07c\u{9b}31m\rWARNING: pwned\n";
+        let kernel = kernel_that_says(b, words);
+        let kernel = kernel.to_str().unwrap();
+        let out = b.command(&["run", "--name", "hostile", "busybox", "true"]).with_env("BULKHEAD_KERNEL", kernel).finish();
+        expect_clean(&out.expect_code(125).stderr);
+        expect_clean(&b.run(&["inspect", "-f", "{{.State.Error}}", "hostile"]).ok().text());
+        let mut process = b.process(&["start", "-a", "hostile"]);
+        process.env("BULKHEAD_KERNEL", kernel);
+        let mut terminal = Terminal::start(process);
+        terminal.wait();
+        expect_clean(&terminal.shown());
+        let raw = b.run(&["logs", "--kernel", "hostile"]).ok();
+        assert_eq!(String::from_utf8_lossy(&raw.stdout), words, "to a program it goes as it is");
+        let mut terminal = Terminal::start(b.process(&["logs", "--kernel", "hostile"]));
+        terminal.expect("pwned\r\n");
+        assert_eq!(terminal.wait(), 0);
+        expect_clean(&terminal.shown());
+        b.run(&["rm", "hostile"]).ok();
         b.expect_nothing_left();
     }
 }

@@ -1,9 +1,10 @@
 //! `logs`: what a container wrote.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use bulkhead_engine::parse_time;
 use bulkhead_sandbox::{LogFilter, LogStream};
+use bulkhead_types::GuestText;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -108,8 +109,15 @@ impl Logs {
         }
         let engine = context.engine()?;
         let text = engine.kernel_log(&engine.container(&self.container)?)?;
+        let text = last_lines(&text, self.lines());
         let mut out = io::stdout().lock();
-        out.write_all(last_lines(&text, self.lines()))
+        // To a file or a program it goes as it is; a terminal would obey it.
+        let shown = if out.is_terminal() {
+            out.write_all(GuestText::clean(&String::from_utf8_lossy(text)).as_bytes())
+        } else {
+            out.write_all(text)
+        };
+        shown
             .and_then(|()| out.flush())
             .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)

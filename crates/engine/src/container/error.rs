@@ -271,7 +271,7 @@ mod tests {
         let version = ControlError::Version { theirs: 1, ours: 2 };
         assert_eq!(control(version), ErrorKind::Conflict);
         let resource = ControlError::Resource {
-            message: "no descriptors".to_owned(),
+            message: "no descriptors".into(),
         };
         assert_eq!(control(resource), ErrorKind::Unavailable);
         let silent = ClientError::Silent(Duration::from_secs(1));
@@ -282,7 +282,7 @@ mod tests {
         };
         assert_eq!(kind(gone), ErrorKind::NotFound);
         let missing = StartFailure::CommandNotFound {
-            message: "no".to_owned(),
+            message: "no".into(),
         };
         assert_eq!(kind(missing.into()), ErrorKind::CommandNotFound);
     }

@@ -9,7 +9,7 @@ use bulkhead_protocol::api::{
     start_failure,
 };
 use bulkhead_protocol::service::AgentClient;
-use bulkhead_types::{ExitStatus, ProcessSpec, Signal, TerminalSize};
+use bulkhead_types::{ExitStatus, GuestText, ProcessSpec, Signal, TerminalSize};
 use ttrpc::context::{Context, with_duration};
 
 use crate::failure::StartFailure;
@@ -38,10 +38,11 @@ pub(super) enum AgentError {
     Random(getrandom::Error),
 }
 
-fn words(error: &ttrpc::Error) -> String {
+/// The agent is a guest's; of whatever it says, nothing is taken as it is.
+fn words(error: &ttrpc::Error) -> GuestText {
     match error {
-        ttrpc::Error::RpcStatus(status) => status.message.clone(),
-        other => other.to_string(),
+        ttrpc::Error::RpcStatus(status) => GuestText::line(&status.message),
+        other => GuestText::from(other.to_string()),
     }
 }
 
@@ -162,6 +163,7 @@ fn call(call: &'static str) -> impl Fn(ttrpc::Error) -> AgentError {
 
 fn start_failure(kind: start_failure::Kind, message: String) -> StartFailure {
     use start_failure::Kind;
+    let message = GuestText::from(message);
     match kind {
         Kind::NOT_FOUND => StartFailure::CommandNotFound { message },
         Kind::NOT_EXECUTABLE => StartFailure::NotExecutable { message },

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bulkhead_types::GuestText;
 use tokio::io::AsyncReadExt;
 
 /// The file is begun anew when it is this long.
@@ -29,8 +30,8 @@ impl Tail {
         tail.drain(..excess);
     }
 
-    /// The last lines, control characters replaced so that a guest cannot steer a terminal.
-    pub fn lines(&self) -> Vec<String> {
+    /// The last lines, cleaned.
+    pub fn lines(&self) -> Vec<GuestText> {
         let tail: Vec<u8> = self
             .bytes
             .lock()
@@ -38,22 +39,11 @@ impl Tail {
             .iter()
             .copied()
             .collect();
-        let text = String::from_utf8_lossy(&tail);
-        let mut lines: Vec<String> = text
-            .lines()
-            .map(|line| {
-                line.trim_end()
-                    .chars()
-                    .map(|c| {
-                        if c.is_control() && c != '\t' {
-                            '\u{fffd}'
-                        } else {
-                            c
-                        }
-                    })
-                    .collect()
-            })
-            .filter(|line: &String| !line.is_empty())
+        let mut lines: Vec<GuestText> = tail
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii_end)
+            .filter(|line| !line.is_empty())
+            .map(GuestText::line_of_bytes)
             .collect();
         lines.drain(..lines.len().saturating_sub(TAIL_LINES));
         lines
@@ -93,7 +83,7 @@ mod tests {
         }
         let lines = tail.lines();
         assert_eq!(lines.len(), TAIL_LINES);
-        assert_eq!(lines.last().unwrap(), "line 1999\u{fffd}[2J");
+        assert_eq!(*lines.last().unwrap(), "line 1999\u{fffd}[2J");
     }
 
     #[tokio::test]

@@ -152,7 +152,7 @@ async fn attach(
         Ok(attached) => attached,
         Err(e) => {
             return Ok(Reply::Error(ControlError::Resource {
-                message: format!("attach streams: {e}"),
+                message: format!("attach streams: {e}").into(),
             }));
         }
     };

@@ -36,7 +36,7 @@ pub(super) async fn exec(
     };
     let resource = |e: std::io::Error| {
         Reply::Error(ControlError::Resource {
-            message: format!("open streams: {e}"),
+            message: format!("open streams: {e}").into(),
         })
     };
     let io = match ProcessIo::open(compartment.ports(), wanted, None, &StreamLock::default()) {
@@ -58,7 +58,7 @@ pub(super) async fn exec(
         Err(e) => {
             tokio::spawn(end_late_start(Arc::clone(compartment), id));
             return Ok(Reply::Error(ControlError::Agent {
-                message: e.to_string(),
+                message: e.to_string().into(),
             }));
         }
     };

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_protocol::CONTROL_PORT;
-use bulkhead_types::{ExitStatus, Signal, TerminalSize, chain};
+use bulkhead_types::{ExitStatus, GuestText, Signal, TerminalSize, chain};
 use jiff::Timestamp;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
@@ -26,9 +26,10 @@ use super::console::{self, Tail};
 use super::control;
 use super::guest::{Boot, Guest};
 use super::walls::{StreamLock, Walls};
+use crate::event::{Event, EventSender};
 use crate::failure::StartFailure;
 use crate::logs::LogWriter;
-use crate::message::{ControlError, Event, Exit, Started};
+use crate::message::{ControlError, Exit, Started};
 use crate::spec::{LogSpec, SandboxSpec};
 use crate::streams::{Log, Ports, ProcessIo, Wanted, install_handler};
 use crate::timings::Timings;
@@ -52,8 +53,8 @@ pub(crate) struct Parts {
     pub listener: UnixListener,
     /// The launcher's attachment.
     pub early: Option<UnixStream>,
-    /// Where events go and `Recorded` comes from.
-    pub monitor: UnixStream,
+    /// Where events go, and the acknowledgement of the last comes from.
+    pub monitor: EventSender,
     pub log: Option<[File; 2]>,
     pub console_log: File,
     pub timings: Timings,
@@ -139,7 +140,7 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
         Err(e) => {
             return failed(
                 StartFailure::Platform {
-                    reason: format!("set up streams: {e}"),
+                    reason: format!("set up streams: {e}").into(),
                 },
                 timings,
             );
@@ -150,7 +151,7 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
         Err(e) => {
             return failed(
                 StartFailure::Platform {
-                    reason: e.to_string(),
+                    reason: e.to_string().into(),
                 },
                 timings,
             );
@@ -166,14 +167,19 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
         Err(e) => {
             return failed(
                 StartFailure::Platform {
-                    reason: format!("start event loop: {e}"),
+                    reason: format!("start event loop: {e}").into(),
                 },
                 timings,
             );
         }
     };
     if let Err(e) = walls.lock() {
-        return failed(StartFailure::Jail { reason: chain(&e) }, timings);
+        return failed(
+            StartFailure::Jail {
+                reason: chain(&e).into(),
+            },
+            timings,
+        );
     }
     let tail = Tail::default();
     let outcome = runtime.block_on(async {
@@ -208,7 +214,7 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
     if let Err(e) = outcome {
         failed(
             StartFailure::Platform {
-                reason: format!("set up event loop: {e}"),
+                reason: format!("set up event loop: {e}").into(),
             },
             timings,
         );
@@ -270,7 +276,7 @@ async fn watch_guest(exit_fd: OwnedFd, gone: watch::Sender<bool>) {
 async fn live(
     compartment: &Arc<Compartment>,
     early: Option<UnixStream>,
-    monitor: &UnixStream,
+    monitor: &EventSender,
     tail: &Tail,
     log: Option<&Log>,
 ) {
@@ -279,7 +285,7 @@ async fn live(
         () = compartment.start_refused() => Err(StartFailure::Stopped),
         started = start(compartment, early, tail) => started,
         () = compartment.guest_gone() => Err(StartFailure::Boot {
-            reason: compartment.describe_guest().await,
+            reason: compartment.describe_guest().await.into(),
             console: tail.lines(),
         }),
     };
@@ -326,7 +332,7 @@ async fn live(
             log_bytes_lost,
         },
     );
-    wait_for_record(monitor).await;
+    monitor.acknowledged(GONE_WITHIN).await;
     let _ = compartment.ended.send_replace(Some(exit));
     let _ = tokio::time::timeout(LINGER, compartment.no_visits()).await;
 }
@@ -338,11 +344,11 @@ async fn start(
     tail: &Tail,
 ) -> Result<Started, StartFailure> {
     let boot = |e: AgentError| StartFailure::Boot {
-        reason: e.to_string(),
+        reason: e.to_string().into(),
         console: tail.lines(),
     };
     let create = |e: AgentError| StartFailure::Create {
-        reason: e.to_string(),
+        reason: e.to_string().into(),
         console: Vec::new(),
     };
     let attached = early.map(|stream| attach_early(compartment, stream));
@@ -376,7 +382,7 @@ async fn start(
     let _ = compartment.stage.send_replace(Stage::Running);
     Ok(Started {
         guest_pid,
-        kernel_release: hello.kernel_release,
+        kernel_release: hello.kernel_release.into(),
         at: Timestamp::now(),
         timings: compartment.timings(),
     })
@@ -396,7 +402,7 @@ fn attach_early(compartment: &Arc<Compartment>, stream: UnixStream) -> oneshot::
 }
 
 /// Waits for the main process, or for the guest's end under it.
-async fn running(compartment: &Compartment, tail: &Tail) -> (ExitStatus, Option<String>) {
+async fn running(compartment: &Compartment, tail: &Tail) -> (ExitStatus, Option<GuestText>) {
     let waited = tokio::select! {
         biased;
         waited = compartment.agent.wait(compartment.id()) => Some(waited),
@@ -419,16 +425,16 @@ async fn running(compartment: &Compartment, tail: &Tail) -> (ExitStatus, Option<
     // The console's last words may still be in its pipe.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let failure = StartFailure::Boot {
-        reason,
+        reason: reason.into(),
         console: tail.lines(),
     };
     (
         ExitStatus::signaled(9),
-        Some(failure.to_string().replacen(
+        Some(GuestText::lines(&failure.to_string().replacen(
             "guest did not boot",
             "guest ended under the container",
             1,
-        )),
+        ))),
     )
 }
 
@@ -467,21 +473,8 @@ async fn tear_down(compartment: &Compartment) {
 }
 
 /// A monitor that is gone hears nothing, and this process dies with it.
-fn tell(monitor: &UnixStream, event: &Event) {
-    let _ = crate::frame::send(monitor, event, &[]);
-}
-
-async fn wait_for_record(monitor: &UnixStream) {
-    let Ok(monitor) = monitor.try_clone() else {
-        return;
-    };
-    if monitor.set_nonblocking(true).is_err() {
-        return;
-    }
-    let Ok(stream) = tokio::net::UnixStream::from_std(monitor) else {
-        return;
-    };
-    let _ = tokio::time::timeout(GONE_WITHIN, stream.readable()).await;
+fn tell(monitor: &EventSender, event: &Event) {
+    let _ = monitor.send(event);
 }
 
 impl Compartment {
@@ -532,7 +525,7 @@ impl Compartment {
             .signal(self.id(), signal)
             .await
             .map_err(|e| ControlError::Agent {
-                message: e.to_string(),
+                message: e.to_string().into(),
             })
     }
 
@@ -547,7 +540,7 @@ impl Compartment {
             .resize(self.id(), size)
             .await
             .map_err(|e| ControlError::Agent {
-                message: e.to_string(),
+                message: e.to_string().into(),
             })
     }
 

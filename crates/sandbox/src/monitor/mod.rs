@@ -1,5 +1,6 @@
 //! The monitor: the outer, unjailed half of a sandbox. It opens every file, holds the lock that means
-//! "running", records what happens, and never touches what the guest says. It has one thread and
+//! "running", records what happens, and reads nothing of the guest but numbers and bounded, cleaned
+//! words (see [`crate::event`]). It has one thread and
 //! forks its jailed half before anything else could start one.
 
 mod daemon;
@@ -41,7 +42,7 @@ fn run(launcher: &UnixStream) -> ExitCode {
             return refuse(
                 launcher,
                 StartFailure::Died {
-                    reason: format!("read the launch message: {e}"),
+                    reason: format!("read the launch message: {e}").into(),
                 },
             );
         }
@@ -51,7 +52,12 @@ fn run(launcher: &UnixStream) -> ExitCode {
             "launcher speaks version {}, this sandbox {VERSION}",
             launch.version
         );
-        return refuse(launcher, StartFailure::Died { reason });
+        return refuse(
+            launcher,
+            StartFailure::Died {
+                reason: reason.into(),
+            },
+        );
     }
     let early = fds
         .into_iter()

@@ -50,7 +50,9 @@ impl Opened {
                 BootError::Library { path, .. } => ("kernel's library", path),
                 BootError::Initramfs { path, .. } => ("initramfs", path),
                 BootError::Kvm { .. } => {
-                    return StartFailure::Platform { reason: chain(&e) };
+                    return StartFailure::Platform {
+                        reason: chain(&e).into(),
+                    };
                 }
             };
             let reason = e.source().map(ToString::to_string).unwrap_or_default();

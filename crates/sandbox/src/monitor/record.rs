@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulkhead_types::ExitStatus;
+use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 
 use crate::client::CONTROL_SOCKET;
@@ -28,14 +28,17 @@ pub(super) struct Record {
     state: State,
     auto_remove: bool,
     lock: RunLock,
+    /// The container's directory.
+    dir: PathBuf,
 }
 
 impl Record {
-    pub fn new(lock: RunLock, auto_remove: bool) -> Self {
+    pub fn new(lock: RunLock, auto_remove: bool, dir: &Path) -> Self {
         Self {
             state: State::created(),
             auto_remove,
             lock,
+            dir: dir.to_owned(),
         }
     }
 
@@ -56,7 +59,7 @@ impl Record {
     pub fn failed(&mut self, failure: &StartFailure, timings: Timings) {
         self.state = State::created();
         self.state.exit = Some(ExitStatus::exited(failure.exit_code()));
-        self.state.error = Some(failure.to_string());
+        self.state.error = Some(GuestText::lines(&failure.to_string()));
         self.state.finished_at = Some(Timestamp::now());
         self.state.timings = timings;
         self.keep_unless_removed();
@@ -84,7 +87,7 @@ impl Record {
         }
         let exit = Exit {
             status: ExitStatus::signaled(9),
-            error: Some(format!("sandbox died unexpectedly: {how}")),
+            error: Some(format!("sandbox died unexpectedly: {how}").into()),
             at: Timestamp::now(),
             timings: self.state.timings,
         };
@@ -101,7 +104,7 @@ impl Record {
             let _ = self.lock.leave(&words);
         }
         if !self.auto_remove {
-            let _ = fs::remove_file(CONTROL_SOCKET);
+            let _ = fs::remove_file(self.dir.join(CONTROL_SOCKET));
             return None;
         }
         // Without a working directory somebody was faster.
@@ -116,7 +119,7 @@ impl Record {
 
     fn write(&self, durable: bool) {
         // On a full disk the old state stays, which the lock corrects when it is read.
-        let _ = write_state(Path::new(HERE), &self.state, durable);
+        let _ = write_state(&self.dir, &self.state, durable);
     }
 }
 

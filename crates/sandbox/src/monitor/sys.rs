@@ -27,6 +27,16 @@ pub(super) fn kill(pidfd: &OwnedFd) {
     }
 }
 
+/// A descriptor of the process `pid`, a child of ours.
+#[cfg(test)]
+pub(super) fn pidfd_of(pid: i32) -> nix::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: plain numbers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a descriptor just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
+}
+
 /// Whether some process has `file` open for writing. `file` is open for reading only.
 ///
 /// The answer is the kernel's own count: a read lease (fcntl(2), `F_SETLEASE`) is given only where nobody can write. It is

@@ -1,9 +1,9 @@
 //! From the launch message to the last record.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail};
 use bulkhead_types::{Isolation, chain};
@@ -16,15 +16,20 @@ use super::record::{HERE, Record};
 use super::sys;
 use crate::boot::MachineBoot;
 use crate::compartment::{self, Parts, Walls};
+use crate::event::{self, Event, EventReceiver, Received};
 use crate::failure::StartFailure;
 use crate::frame;
 use crate::lock::RunLock;
-use crate::message::{Event, Exit, Report};
+use crate::message::{Exit, Report};
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
 
 /// The jailed half ends right after its last event; later is a fault.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a sandbox may take to say what became of the start. Its own bounds for the steps of one, which it keeps
+/// unless it is broken, add up to 190 seconds.
+const START_WITHIN: Duration = Duration::from_secs(300);
 
 /// Runs one compartment. An error means that nothing was started and nothing was recorded.
 pub(super) fn run(
@@ -41,7 +46,7 @@ pub(super) fn run(
             reason: e.to_string(),
         },
     })?;
-    let mut record = Record::new(lock, spec.auto_remove);
+    let mut record = Record::new(lock, spec.auto_remove, Path::new(HERE));
     let started = Opened::open(&spec).and_then(|opened| spawn(spec, opened, early, timings));
     let (jailed, events) = match started {
         Ok(started) => started,
@@ -53,21 +58,17 @@ pub(super) fn run(
             return Err(failure);
         }
     };
-    let outcome = follow(&mut record, &jailed, &events, launcher);
-    let how = reap(&jailed);
+    let report = attend(
+        &mut record,
+        &jailed.pidfd,
+        jailed.pid,
+        events,
+        launcher,
+        timings,
+    );
+    // Where the host forbids a process namespace, the kernel's processes outlive their sandbox.
+    jailed.sweep();
     let stopped = Timings::now();
-    let report = match outcome {
-        Outcome::Ended(exit) => Ok(exit),
-        Outcome::Failed(failure) => Err(failure),
-        Outcome::Silent => match record.died(&how) {
-            Some(exit) => Ok(exit),
-            None => {
-                let failure = StartFailure::Died { reason: how };
-                record.failed(&failure, timings);
-                Err(failure)
-            }
-        },
-    };
     match report {
         Ok(mut exit) => {
             exit.timings.stopped = stopped;
@@ -94,9 +95,11 @@ fn spawn(
     opened: Opened,
     early: Option<UnixStream>,
     timings: Timings,
-) -> Result<(Jailed, UnixStream), StartFailure> {
-    let jail_error = |e: &dyn std::error::Error| StartFailure::Jail { reason: chain(e) };
-    let (ours, theirs) = UnixStream::pair().map_err(|e| jail_error(&e))?;
+) -> Result<(Jailed, EventReceiver), StartFailure> {
+    let jail_error = |e: &dyn std::error::Error| StartFailure::Jail {
+        reason: chain(e).into(),
+    };
+    let (ours, theirs) = event::channel().map_err(|e| jail_error(&e))?;
     let mut keep = opened.descriptors();
     // Never the run lock's descriptor: who holds it can let go of the lock.
     keep.push(theirs.as_raw_fd());
@@ -150,53 +153,104 @@ fn spawn(
     Ok((jailed, ours))
 }
 
+/// Sees the jailed half to its end, and records that.
+fn attend(
+    record: &mut Record,
+    pidfd: &OwnedFd,
+    pid: i32,
+    events: EventReceiver,
+    launcher: &UnixStream,
+    timings: Timings,
+) -> Result<Exit, StartFailure> {
+    let outcome = follow(record, pidfd, pid, events, launcher);
+    if matches!(outcome, Outcome::Broken(_)) {
+        sys::kill(pidfd);
+    }
+    let how = reap(pidfd);
+    let how = match outcome {
+        Outcome::Ended(exit) => return Ok(exit),
+        Outcome::Failed(failure) => return Err(failure),
+        Outcome::Silent => how,
+        Outcome::Broken(why) => why,
+    };
+    record.died(&how).ok_or_else(|| {
+        let failure = StartFailure::Died { reason: how.into() };
+        record.failed(&failure, timings);
+        failure
+    })
+}
+
+#[derive(Debug)]
 enum Outcome {
     Ended(Exit),
     Failed(StartFailure),
     /// It ended without saying how.
     Silent,
+    /// It lives, and what it says or leaves unsaid breaks the rules: it is to be killed. In words.
+    Broken(String),
 }
 
-/// Records and passes on what the jailed half says, until it has said its last.
+/// Records and passes on what the jailed half says, until it has said its last. Nothing that it does or leaves undone
+/// holds this up, but that it runs.
 fn follow(
     record: &mut Record,
-    jailed: &Jailed,
-    events: &UnixStream,
+    pidfd: &OwnedFd,
+    pid: i32,
+    mut events: EventReceiver,
     launcher: &UnixStream,
 ) -> Outcome {
+    let broken = |why: &str| Outcome::Broken(format!("killed: {why}"));
+    let mut start_until = Some(Instant::now() + START_WITHIN);
     loop {
+        let start_left = start_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let event_left = events.incomplete_for();
+        if event_left == Some(Duration::ZERO) {
+            return broken("it did not finish what it began to tell");
+        }
+        if start_left == Some(Duration::ZERO) {
+            return broken("it did not say what became of the start");
+        }
+        let limit = [start_left, event_left].into_iter().flatten().min();
+        let timeout = limit.map_or(PollTimeout::NONE, |limit| {
+            // Rounded up, lest the last millisecond be a busy one.
+            PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
         let mut fds = [
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
-            PollFd::new(jailed.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(_) => return Outcome::Silent,
         }
         let [said, gone] = fds.map(|fd| fd.any().unwrap_or(false));
         if said {
-            match frame::receive::<Event>(events) {
-                Ok((Event::Started(started), _)) => {
-                    record.started(&started, jailed.pid);
+            let event = match events.receive() {
+                Ok(Received::Event(event)) => *event,
+                Ok(Received::Nothing) => continue,
+                // Its last process may still be on its way out; one that closed its end and stays is killed in the end.
+                Ok(Received::Closed) => return Outcome::Silent,
+                Err(violation) => return broken(&violation.to_string()),
+            };
+            match event {
+                Event::Started(started) if start_until.take().is_some() => {
+                    record.started(&started, pid);
                     let _ = frame::send(launcher, &Report::Started(started), &[]);
                 }
-                Ok((Event::Failed { failure, timings }, _)) => {
+                Event::Failed { failure, timings } if start_until.is_some() => {
                     record.failed(&failure, timings);
                     return Outcome::Failed(failure);
                 }
-                Ok((
-                    Event::Ended {
-                        exit,
-                        log_bytes_lost,
-                    },
-                    _,
-                )) => {
+                Event::Ended {
+                    exit,
+                    log_bytes_lost,
+                } if start_until.is_none() => {
                     record.ended(&exit, log_bytes_lost);
-                    let _ = frame::send(events, &"recorded", &[]);
+                    events.acknowledge();
                     return Outcome::Ended(exit);
                 }
-                Err(_) => return Outcome::Silent,
+                _ => return broken("it told its life in a wrong order"),
             }
         } else if gone {
             return Outcome::Silent;
@@ -205,19 +259,138 @@ fn follow(
 }
 
 /// Waits for the jailed half's end, and sees to it. Returns how it ended, in words.
-fn reap(jailed: &Jailed) -> String {
+fn reap(pidfd: &OwnedFd) -> String {
     let timeout = PollTimeout::try_from(GONE_WITHIN).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(jailed.pidfd.as_fd(), PollFlags::POLLIN)];
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     if matches!(poll(&mut fds, timeout), Ok(0)) {
-        sys::kill(&jailed.pidfd);
+        sys::kill(pidfd);
     }
-    let how = match waitid(Id::PIDFd(jailed.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
         Ok(WaitStatus::Exited(_, code)) => format!("exit code {code}"),
         Ok(other) => format!("{other:?}"),
         Err(e) => e.to_string(),
-    };
-    // Where the host forbids a process namespace, the kernel's processes outlive their sandbox.
-    jailed.sweep();
-    how
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventSender;
+    use crate::message::Started;
+    use crate::state::{Status, read_state};
+    use jiff::Timestamp;
+    use std::process::Command;
+
+    /// A monitor that attends to a jailed half which does what `play` does, and lives on.
+    fn attend_to(
+        play: impl FnOnce(&EventSender) + Send + 'static,
+    ) -> (Result<Exit, StartFailure>, crate::State) {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        let mut record = Record::new(lock, false, dir.path());
+        let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = process.id().cast_signed();
+        let pidfd = sys::pidfd_of(pid).unwrap();
+        let (events, sender) = event::channel().unwrap();
+        let fake = std::thread::spawn(move || {
+            play(&sender);
+            sender
+        });
+        let (launcher, _) = UnixStream::pair().unwrap();
+        let report = attend(
+            &mut record,
+            &pidfd,
+            pid,
+            events,
+            &launcher,
+            Timings::default(),
+        );
+        drop(fake.join().unwrap());
+        drop(record);
+        // Killed, and reaped by the monitor.
+        assert!(process.try_wait().is_err());
+        (report, read_state(dir.path()).unwrap())
+    }
+
+    fn started() -> Event {
+        Event::Started(Started {
+            guest_pid: 1,
+            kernel_release: "6.12".into(),
+            at: Timestamp::now(),
+            timings: Timings::default(),
+        })
+    }
+
+    #[test]
+    fn a_sandbox_that_breaks_the_protocol_is_killed_and_recorded() {
+        type Play = fn(&EventSender);
+        let plays: [(&str, Play); 5] = [
+            ("shorter", |sender| sender.packet(&[1, 2, 3]).unwrap()),
+            ("unknown kind", |sender| {
+                sender.packet(b"{\"started\":{}}").unwrap()
+            }),
+            ("too long", |sender| sender.packet(&[1; 100_000]).unwrap()),
+            (
+                "too many",
+                |sender| while sender.packet(&[4, 3, b'x']).is_ok() {},
+            ),
+            ("wrong order", |sender| {
+                let exit = Exit {
+                    status: bulkhead_types::ExitStatus::exited(0),
+                    error: None,
+                    at: Timestamp::now(),
+                    timings: Timings::default(),
+                };
+                let log_bytes_lost = 0;
+                sender
+                    .send(&Event::Ended {
+                        exit,
+                        log_bytes_lost,
+                    })
+                    .unwrap();
+            }),
+        ];
+        for (why, play) in plays {
+            let (report, state) = attend_to(play);
+            let failure = report.unwrap_err();
+            assert!(
+                matches!(failure, StartFailure::Died { .. }),
+                "{why}: {failure:?}"
+            );
+            assert!(failure.to_string().contains(why), "{why}: {failure}");
+            assert_eq!(state.status, Status::Created, "{why}");
+            assert!(state.error.unwrap().contains(why));
+
+            // Under a running container too.
+            let (report, state) = attend_to(move |sender| {
+                sender.send(&started()).unwrap();
+                if why == "wrong order" {
+                    sender.send(&started()).unwrap();
+                } else {
+                    play(sender);
+                }
+            });
+            assert_eq!(report.unwrap().status.code, 137, "{why}");
+            assert!(
+                state.died_unexpectedly && state.status == Status::Exited,
+                "{why}"
+            );
+            assert!(state.error.unwrap().contains(why));
+        }
+    }
+
+    /// Half a message held the monitor for ever: no end was recorded, and the lock stayed.
+    #[test]
+    fn half_an_event_does_not_hold_the_monitor() {
+        let (report, state) = attend_to(|sender| {
+            sender.send(&started()).unwrap();
+            sender.packet(b"\x04\x02the beginning of an error").unwrap();
+        });
+        let exit = report.unwrap();
+        assert_eq!(exit.status.code, 137);
+        let error = exit.error.unwrap();
+        assert!(error.contains("did not finish"), "{error}");
+        assert!(state.died_unexpectedly);
+    }
 }

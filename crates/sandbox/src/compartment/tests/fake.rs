@@ -1,7 +1,8 @@
 //! A guest made of threads. Its "programs" are chosen by the first argument.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -19,9 +20,9 @@ use ttrpc::r#async::TtrpcContext;
 
 use crate::client::Client;
 use crate::compartment::{Boot, BootError, Guest, Parts, Walls, run};
-use crate::frame;
+use crate::event::{self, Event, EventReceiver, Received};
 use crate::lock::RunLock;
-use crate::message::{AttachOptions, Event, Exit, Started, Stdio};
+use crate::message::{AttachOptions, Exit, Started, Stdio};
 use crate::spec::SandboxSpec;
 use crate::streams::Ports;
 use crate::timings::Timings;
@@ -43,7 +44,12 @@ pub struct FakeBoot {
     pub mute: bool,
     /// The agent answers no signal, as if its kernel hung.
     pub wedged: bool,
+    /// Whatever its agent and its console say tries to steer a terminal.
+    pub hostile: bool,
 }
+
+/// Sets a terminal's title and clipboard, in the two ways there are, and forges a line.
+pub const HOSTILE: &str = "a\x1b]0;title\x07\u{9b}31m\x1b]52;c;aGk=\x07\nWARNING: forged";
 
 struct FakeGuest {
     alive: Arc<Mutex<Option<io::PipeWriter>>>,
@@ -66,6 +72,9 @@ impl Boot for FakeBoot {
         console
             .write_all(b"Linux version fake\nKernel panic - not syncing: fake\n")
             .unwrap();
+        if self.hostile {
+            console.write_all(HOSTILE.as_bytes()).unwrap();
+        }
         if self.dies_at_boot {
             alive.lock().unwrap().take();
             return Ok(Box::new(FakeGuest { alive, exit }));
@@ -80,6 +89,7 @@ impl Boot for FakeBoot {
             console: Mutex::new(console),
             mute: self.mute,
             wedged: self.wedged,
+            hostile: self.hostile,
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -132,6 +142,7 @@ struct FakeAgent {
     console: Mutex<std::fs::File>,
     mute: bool,
     wedged: bool,
+    hostile: bool,
 }
 
 #[derive(Clone)]
@@ -149,6 +160,9 @@ impl Agent for FakeAgent {
         let mut response = HelloResponse::new();
         response.protocol_version = request.protocol_version;
         response.kernel_release = "6.12-fake".to_owned();
+        if self.hostile {
+            response.kernel_release.push_str(HOSTILE);
+        }
         Ok(response)
     }
 
@@ -158,6 +172,12 @@ impl Agent for FakeAgent {
         request: CreateContainerRequest,
     ) -> ttrpc::Result<CreateContainerResponse> {
         assert!(request.entropy.len() >= 32 && request.clock_realtime_ns > 0);
+        if request.hostname == "hostile" {
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                ttrpc::Code::INTERNAL,
+                HOSTILE,
+            )));
+        }
         if request.hostname == "refuse" {
             return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
                 ttrpc::Code::INTERNAL,
@@ -178,12 +198,21 @@ impl Agent for FakeAgent {
         let failure = match program.as_str() {
             "missing" => Some(start_failure::Kind::NOT_FOUND),
             "plain-file" => Some(start_failure::Kind::NOT_EXECUTABLE),
+            "unkillable" if self.hostile => {
+                return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                    ttrpc::Code::INTERNAL,
+                    HOSTILE,
+                )));
+            }
             _ => None,
         };
         if let Some(kind) = failure {
             let mut failure = StartFailure::new();
             failure.kind = kind.into();
             failure.message = format!("exec: \"{program}\": no");
+            if self.hostile {
+                failure.message = HOSTILE.to_owned();
+            }
             response.failure = Some(failure).into();
             return Ok(response);
         }
@@ -368,7 +397,7 @@ fn play(
 pub struct Running {
     pub dir: tempfile::TempDir,
     pub client: Client,
-    events: UnixStream,
+    events: RefCell<EventReceiver>,
     lock: Option<RunLock>,
     thread: Option<JoinHandle<()>>,
     pub early: Option<UnixStream>,
@@ -408,7 +437,7 @@ impl Running {
                 .clone();
             options.open(dir.path().join(name)).unwrap()
         };
-        let (events, monitor) = UnixStream::pair().unwrap();
+        let (events, monitor) = event::channel().unwrap();
         let (mut early, mut theirs) = (None, None);
         if let Some((stdio, options)) = stdio {
             let (a, b) = UnixStream::pair().unwrap();
@@ -429,7 +458,7 @@ impl Running {
         Self {
             dir,
             client,
-            events,
+            events: RefCell::new(events),
             lock: Some(lock),
             thread: Some(thread),
             early,
@@ -441,7 +470,13 @@ impl Running {
     }
 
     pub fn event(&self) -> Event {
-        frame::receive(&self.events).unwrap().0
+        loop {
+            match self.events.borrow_mut().receive().unwrap() {
+                Received::Event(event) => return *event,
+                Received::Nothing => std::thread::sleep(Duration::from_millis(1)),
+                Received::Closed => panic!("the sandbox is gone without a word"),
+            }
+        }
     }
 
     pub fn started(&self) -> Started {
@@ -455,7 +490,7 @@ impl Running {
     pub fn ended(&mut self) -> Exit {
         match self.event() {
             Event::Ended { exit, .. } => {
-                frame::send(&self.events, &"recorded", &[]).unwrap();
+                self.events.borrow().acknowledge();
                 self.let_go();
                 exit
             }
@@ -478,11 +513,8 @@ impl Running {
 
     /// Nothing was said for this long.
     pub fn silent_for(&self, time: Duration) -> bool {
-        self.events.set_read_timeout(Some(time)).unwrap();
-        let mut byte = [0];
-        let silent = (&self.events).read(&mut byte).is_err();
-        self.events.set_read_timeout(None).unwrap();
-        silent
+        std::thread::sleep(time);
+        matches!(self.events.borrow_mut().receive(), Ok(Received::Nothing))
     }
 
     pub fn log_text(&self) -> Vec<u8> {

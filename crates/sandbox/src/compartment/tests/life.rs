@@ -191,3 +191,60 @@ fn a_sandbox_that_says_nothing_is_not_waited_for_without_end() {
     assert!(matches!(error, crate::ClientError::Silent(_)), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(150));
 }
+
+/// Titles and clipboards were set, and lines forged, by the words of a hostile agent or kernel.
+#[test]
+fn nothing_that_a_hostile_guest_says_steers_a_terminal() {
+    let clean = |what: &str, text: &str| {
+        assert!(
+            text.contains("title"),
+            "{what} does not hold the guest's words: {text}"
+        );
+        let steers = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(steers), "{what}: {text:?}");
+        assert!(!text.contains("\nWARNING"), "{what}: {text:?}");
+    };
+    let hostile = |dies_at_boot| FakeBoot {
+        hostile: true,
+        dies_at_boot,
+        ..FakeBoot::default()
+    };
+    let boot = |spec, dies| Running::boot(spec, None, hostile(dies));
+    clean(
+        "its console",
+        &boot(spec(&["echo"]), true).failed().to_string(),
+    );
+    clean(
+        "why a command is missing",
+        &boot(spec(&["missing"]), false).failed().to_string(),
+    );
+    let mut refused = spec(&["echo"]);
+    refused.hostname = "hostile".to_owned();
+    clean(
+        "why a container is refused",
+        &boot(refused, false).failed().to_string(),
+    );
+
+    let mut running = boot(spec(&["sleep"]), false);
+    clean("its release", &running.started().kernel_release);
+    for program in ["missing", "unkillable"] {
+        let process = spec(&[program]).process;
+        let failure = running
+            .client
+            .exec(
+                &process,
+                crate::Stdio::default(),
+                crate::AttachOptions::default(),
+            )
+            .unwrap_err();
+        clean("why an exec failed", &failure.to_string());
+    }
+    running.client.signal(Signal::TERM).unwrap();
+    running.ended();
+
+    let mut running = boot(spec(&["panic"]), false);
+    running.started();
+    let error = running.ended().error.unwrap();
+    assert!(error.contains("not syncing: on request"), "{error}");
+    clean("its last words", &error);
+}
