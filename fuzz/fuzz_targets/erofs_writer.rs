@@ -9,6 +9,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use bulkhead_image::Bounds;
 use bulkhead_image::disk;
 use bulkhead_image::erofs::Reader;
 use bulkhead_image::layer::{self, Limits};
@@ -31,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         }
         layers.push(dir);
     }
-    let Ok(summary) = disk::build(&layers, &DIR.path().join("metadata")) else {
+    let Ok(summary) = disk::build(&layers, &DIR.path().join("metadata"), &Bounds::default()) else {
         return;
     };
     let parts = summary

@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         max_xattr_bytes: 64 << 10,
         max_extension_bytes: 64 << 10,
         max_sparse_segments: 1000,
-        sparse_files: true,
+        ..Limits::default()
     };
     let mut source = archives::Source(data);
     let bytes = if source.byte() % 2 == 0 {

@@ -68,6 +68,7 @@ impl Engine {
         } else {
             Store::empty(self.root.path())
         };
+        let opened = opened.with_bounds(self.settings.images);
         Ok(self.store.get_or_init(|| opened))
     }
 }

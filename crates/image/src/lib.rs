@@ -6,6 +6,7 @@
 //! | `store` | the OCI image layout, converted layers, merged disks; atomic, locked, swept |
 //! | `registry` | `pull` and `push` |
 //! | `archive` | `load`, `save`, `import` |
+//! | `budget` | what one image may cost the host: memory, and space that stays free |
 //! | `bootstrap` | an image of a Debian suite without any registry |
 //! | `layer`, `erofs`, `disk` | tar stream → data blob and tree → one read-only disk per image |
 //!
@@ -13,6 +14,7 @@
 
 mod archive;
 mod bootstrap;
+mod budget;
 mod decompress;
 pub mod disk;
 pub mod erofs;
@@ -30,6 +32,7 @@ pub use archive::{
     SaveTo, import, load, save,
 };
 pub use bootstrap::{BootstrapError, BootstrapOptions, bootstrap};
+pub use budget::{Bounds, Budget};
 pub use kind::ErrorKind;
 pub use manifest::{
     CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulkhead_image::Bounds;
 use bulkhead_types::{ByteSize, Isolation};
 
 use super::written::Written;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// Limits of container logs.
     pub log: LogLimits,
+    /// What one image may cost the host while it is taken in.
+    pub images: Bounds,
 }
 
 /// How much of a container's output is kept.
@@ -59,6 +62,7 @@ impl Default for Settings {
             log: LogLimits {
                 max_size: ByteSize(32 << 20),
             },
+            images: Bounds::default(),
         }
     }
 }
@@ -177,6 +181,22 @@ impl Settings {
                     defaults.log.max_size,
                     MIN_LOG,
                 )?,
+            },
+            images: Bounds {
+                memory: size(
+                    "images.memory",
+                    &written.images.memory,
+                    ByteSize(defaults.images.memory),
+                    ByteSize(Bounds::LEAST_MEMORY),
+                )?
+                .0,
+                keep_free: match written.images.keep_free {
+                    Some(percent) if percent > 50 => {
+                        let reason = format!("{percent} is more than the maximum of 50 per cent");
+                        return Err(bad("images.keep-free", reason));
+                    }
+                    percent => percent.unwrap_or(defaults.images.keep_free),
+                },
             },
         })
     }

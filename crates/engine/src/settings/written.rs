@@ -30,6 +30,18 @@ pub(super) struct Written {
     pub stop_timeout: Option<u64>,
     /// Limits of container logs.
     pub log: WrittenLog,
+    /// What one image may cost.
+    pub images: WrittenImages,
+}
+
+/// The `[images]` table.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct WrittenImages {
+    /// Memory for taking in one image, for example `256m`.
+    pub memory: Option<String>,
+    /// Per cent of the file system that stay free.
+    pub keep_free: Option<u8>,
 }
 
 /// The `[log]` table.
@@ -56,6 +68,10 @@ impl Written {
             stop_timeout: self.stop_timeout.or(earlier.stop_timeout),
             log: WrittenLog {
                 max_size: self.log.max_size.or(earlier.log.max_size),
+            },
+            images: WrittenImages {
+                memory: self.images.memory.or(earlier.images.memory),
+                keep_free: self.images.keep_free.or(earlier.images.keep_free),
             },
         }
     }

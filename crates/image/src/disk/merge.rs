@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::budget::{Budget, map_entry};
 use crate::erofs::{Body, Inode, InodeId, Tree};
-use crate::layer::{Attributes, Content, Found, LayerInode, LayerTree, Target, resolve, show};
+use crate::layer::{
+    Attributes, Content, Found, LayerInode, LayerTree, Target, resolve, show, structure,
+};
 
 /// Why a layer does not fit onto those below it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,14 @@ pub enum MergeError {
         /// The path it points at.
         target: String,
     },
+    /// The merged tree would take more memory than an image gets.
+    #[error("{name} would take the image beyond the limit of {limit} bytes of memory")]
+    Memory {
+        /// The name at which the limit was passed.
+        name: String,
+        /// The limit.
+        limit: u64,
+    },
     /// More objects in all layers together than can be numbered.
     #[error("the image has more than 4 billion files")]
     TooMany,
@@ -35,6 +46,8 @@ pub(super) struct Merged {
     /// Of each directory, the one it is in.
     parents: Vec<InodeId>,
     parts: u32,
+    /// For this tree and the layer that is read or applied.
+    memory: Budget,
 }
 
 /// A directory of a layer whose contents are still to be put into one of the merged tree.
@@ -74,7 +87,7 @@ struct Application {
 }
 
 impl Merged {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(memory: Budget) -> Self {
         Self {
             tree: Tree {
                 inodes: vec![Inode {
@@ -84,15 +97,22 @@ impl Merged {
             },
             parents: vec![0],
             parts: 0,
+            memory,
         }
     }
 
-    pub(super) fn into_tree(self) -> Tree {
-        self.tree
+    /// The memory that is left, from which the next layer's tree is to be taken before it is applied.
+    pub(super) fn memory(&mut self) -> &mut Budget {
+        &mut self.memory
+    }
+
+    pub(super) fn into_tree(self) -> (Tree, Budget) {
+        (self.tree, self.memory)
     }
 
     /// Applies the next layer.
     pub(super) fn apply(&mut self, layer: LayerTree) -> Result<(), MergeError> {
+        let structure = structure(&layer);
         let targets = self.lower_targets(&layer);
         let mut application = Application {
             merged: vec![None; layer.inodes.len()],
@@ -123,6 +143,8 @@ impl Merged {
         for link in application.links {
             self.link(link)?;
         }
+        // The layer's own nodes are gone; names, attributes and maps have moved into the merged tree.
+        self.memory.release(structure);
         Ok(())
     }
 
@@ -226,8 +248,7 @@ impl Merged {
                         id
                     }
                 };
-                self.insert(parent, name, id);
-                Ok(())
+                self.insert(parent, name, id)
             }
         }
     }
@@ -268,8 +289,7 @@ impl Merged {
                 target: show(&link.target),
             });
         }
-        self.insert(link.parent, link.name, id);
-        Ok(())
+        self.insert(link.parent, link.name, id)
     }
 
     /// What is at `path`; links in its directory part are followed.
@@ -306,7 +326,7 @@ impl Merged {
             attributes: Attributes::implicit(),
             body: Body::Directory(BTreeMap::new()),
         })?;
-        self.insert(parent, name, id);
+        self.insert(parent, name, id)?;
         if let Some(place) = self.parents.get_mut(id as usize) {
             *place = parent;
         }
@@ -320,12 +340,25 @@ impl Merged {
         Ok(id)
     }
 
-    fn insert(&mut self, parent: InodeId, name: Box<[u8]>, id: InodeId) {
-        if let Some(children) = self.tree.children_mut(parent) {
-            children.insert(name, id);
-        }
+    /// Names an inode; memory is taken for the name and, though it may have others, for the inode.
+    fn insert(&mut self, parent: InodeId, name: Box<[u8]>, id: InodeId) -> Result<(), MergeError> {
+        let Some(children) = self.tree.children_mut(parent) else {
+            return Ok(());
+        };
+        let bytes = map_entry::<Box<[u8]>, InodeId>(children.len()) + INODE_COST;
+        self.memory
+            .charge(bytes)
+            .map_err(|exceeded| MergeError::Memory {
+                name: show(&name),
+                limit: exceeded.limit,
+            })?;
+        children.insert(name, id);
+        Ok(())
     }
 }
+
+/// What an inode takes in the merged tree.
+const INODE_COST: u64 = (size_of::<Inode>() + size_of::<InodeId>()) as u64;
 
 impl Application {
     fn take(&mut self, upper: InodeId) -> Option<LayerInode> {

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 pub use merge::MergeError;
 
+use crate::budget::{Bounds, Space};
 use crate::erofs::{self, LayoutError};
-use crate::layer::{BLOCK_SIZE, DATA_FILE, IndexError, read_index};
+use crate::layer::{BLOCK_SIZE, DATA_FILE, IndexError, read_within};
 
 /// Why a disk could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -101,16 +102,20 @@ pub struct DiskSummary {
 ///
 /// # Errors
 ///
-/// [`DiskError`] names the layer and what is wrong with it.
-pub fn build(layers: &[PathBuf], out_metadata: &Path) -> Result<DiskSummary, DiskError> {
-    let mut merged = merge::Merged::new();
+/// [`DiskError`] names the layer and what is wrong with it, or the file at which a bound was passed.
+pub fn build(
+    layers: &[PathBuf],
+    out_metadata: &Path,
+    bounds: &Bounds,
+) -> Result<DiskSummary, DiskError> {
+    let mut merged = merge::Merged::new(bounds.budget());
     let mut parts = vec![DiskPart {
         path: out_metadata.to_owned(),
         bytes: 0,
     }];
     let mut part_blocks = Vec::with_capacity(layers.len());
     for layer in layers {
-        let tree = read_index(layer).map_err(|source| DiskError::Index {
+        let tree = read_within(layer, merged.memory()).map_err(|source| DiskError::Index {
             layer: layer.clone(),
             source,
         })?;
@@ -122,12 +127,14 @@ pub fn build(layers: &[PathBuf], out_metadata: &Path) -> Result<DiskSummary, Dis
             source,
         })?;
     }
+    let (tree, mut memory) = merged.into_tree();
     let image =
-        erofs::write(&merged.into_tree(), &part_blocks).map_err(|source| DiskError::Layout {
+        erofs::write(&tree, &part_blocks, &mut memory).map_err(|source| DiskError::Layout {
             path: out_metadata.to_owned(),
             source,
         })?;
-    write(out_metadata, &image.metadata).map_err(|source| DiskError::Write {
+    let written = write(out_metadata, &image.metadata, bounds.keep_free);
+    written.map_err(|source| DiskError::Write {
         path: out_metadata.to_owned(),
         source,
     })?;
@@ -158,12 +165,13 @@ fn data_part(layer: &Path, blocks: u32) -> Result<DiskPart, DiskError> {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8], keep_free: u8) -> io::Result<()> {
     let mut file: File = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .open(path)?;
+    Space::new(keep_free).take(&file, bytes.len() as u64)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -19,6 +19,7 @@ use super::format::{
 };
 use super::tree::{Body, Inode, InodeId, Tree};
 use super::xattr::{Shared, count_field};
+use crate::budget::{Budget, Exceeded};
 use crate::layer::{BLOCK_SIZE, Extents};
 
 /// Why a tree cannot be written.
@@ -27,6 +28,14 @@ pub enum LayoutError {
     /// More blocks than 32-bit addresses reach.
     #[error("the image is larger than 16 TiB")]
     TooLarge,
+    /// The metadata would take more memory than an image gets.
+    #[error("{path} would take the image's metadata beyond the limit of {limit} bytes of memory")]
+    Memory {
+        /// The file at which the limit was passed.
+        path: String,
+        /// The limit.
+        limit: u64,
+    },
     /// An inode has more extended attributes than the format takes.
     #[error("the extended attributes of {path} take more than 256 KiB")]
     Xattrs {
@@ -78,10 +87,21 @@ struct Order {
     links: Vec<u32>,
 }
 
-pub(super) fn layout(tree: &Tree) -> Result<Layout<'_>, LayoutError> {
+/// What the lists made here take for an inode of the tree: a [`Placed`], an offset, and four numbers of 32 bits.
+const PLACE_COST: u64 = size_of::<Placed>() as u64 + size_of::<usize>() as u64 + 16;
+
+pub(super) fn layout<'t>(tree: &'t Tree, memory: &mut Budget) -> Result<Layout<'t>, LayoutError> {
+    let whole = |exceeded: Exceeded| LayoutError::Memory {
+        path: "/".to_owned(),
+        limit: exceeded.limit,
+    };
+    memory
+        .charge(tree.inodes.len() as u64 * PLACE_COST)
+        .map_err(whole)?;
     let order = order(tree)?;
     let reachable = || order.ids.iter().filter_map(|id| tree.get(*id));
-    let shared = Shared::choose(reachable().map(|inode| &inode.attributes));
+    let shared = Shared::choose(reachable().map(|inode| &inode.attributes), memory);
+    let shared = shared.map_err(whole)?;
     let time = commonest_time(reachable());
 
     let mut placed = Vec::with_capacity(order.ids.len());
@@ -113,7 +133,9 @@ pub(super) fn layout(tree: &Tree) -> Result<Layout<'_>, LayoutError> {
             whole
         };
         let room = BLOCK - next % BLOCK;
+        let mut skipped = 0;
         if unbroken > room && unbroken <= BLOCK {
+            skipped = room;
             next += room;
         }
         if let Some(place) = offsets.get_mut(id as usize) {
@@ -129,7 +151,20 @@ pub(super) fn layout(tree: &Tree) -> Result<Layout<'_>, LayoutError> {
             nlink,
             parent: link(&order.parents, id),
         });
+        let before = next;
         next = (next + whole).next_multiple_of(SLOT);
+        // The image is made in memory. What lies in blocks of its own is counted where it is said to be.
+        let blocks = match &inode.body {
+            Body::Directory(_) | Body::Symlink(_) => size.next_multiple_of(BLOCK_SIZE),
+            _ => 0,
+        };
+        let grown = (next - before) as u64 + skipped as u64 + blocks;
+        memory
+            .charge(grown)
+            .map_err(|exceeded| LayoutError::Memory {
+                path: path(tree, &order, id),
+                limit: exceeded.limit,
+            })?;
     }
 
     let mut block = block_number(next.div_ceil(BLOCK))?;

@@ -12,6 +12,7 @@ use super::format::{
 use super::layout::{Layout, LayoutError, Placed, chunks, layout, names};
 use super::tree::{Body, Inode, InodeId, Tree};
 use super::xattr::count_field;
+use crate::budget::Budget;
 use crate::layer::Extents;
 
 /// A metadata image.
@@ -28,11 +29,13 @@ pub struct Image {
 /// Writes the metadata of `tree`, whose files' contents are in parts of `part_blocks` blocks each, which follow the
 /// metadata on the disk in this order. The extents of each file must lie within its part.
 ///
+/// The metadata are made in memory, which is taken from `memory`.
+///
 /// # Errors
 ///
-/// [`LayoutError`] where the format cannot hold the tree.
-pub fn write(tree: &Tree, part_blocks: &[u32]) -> Result<Image, LayoutError> {
-    let layout = layout(tree)?;
+/// [`LayoutError`] where the format cannot hold the tree, or the memory the metadata.
+pub fn write(tree: &Tree, part_blocks: &[u32], memory: &mut Budget) -> Result<Image, LayoutError> {
+    let layout = layout(tree, memory)?;
     let mut bases = Vec::with_capacity(part_blocks.len());
     let mut end = layout.blocks;
     for blocks in part_blocks {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::budget::{Budget, Exceeded, map_entry};
 use crate::layer::Attributes;
 
 /// Name prefixes that the format has numbers for. Those without a rest of the name come first.
@@ -69,24 +70,43 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     /// Chooses what is worth sharing: where one copy and the references take less than all copies.
-    pub(super) fn choose(all: impl Iterator<Item = &'a Attributes>) -> Self {
+    pub(super) fn choose(
+        all: impl Iterator<Item = &'a Attributes>,
+        memory: &mut Budget,
+    ) -> Result<Self, Exceeded> {
         let mut counts: BTreeMap<(&[u8], &[u8]), usize> = BTreeMap::new();
         for attributes in all {
             for (name, value) in &attributes.xattrs {
+                let known = counts.len();
                 *counts.entry((name, value)).or_default() += 1;
+                if counts.len() > known {
+                    memory.charge(map_entry::<(&[u8], &[u8]), usize>(known))?;
+                }
             }
         }
-        let mut shared = Self::default();
+        let is_shared = |(name, value): (&[u8], &[u8]), count: usize| {
+            entry_size(name, value) * (count - 1) > ENTRY * count
+        };
+        let bytes: usize = counts
+            .iter()
+            .filter(|(pair, count)| is_shared(**pair, **count))
+            .map(|((name, value), _)| entry_size(name, value))
+            .sum();
+        // Once here, once in the image.
+        memory.charge(2 * bytes as u64)?;
+        let mut shared = Self {
+            ids: BTreeMap::new(),
+            bytes: Vec::with_capacity(bytes),
+        };
         for ((name, value), count) in counts {
-            let size = entry_size(name, value);
-            if size * (count - 1) > ENTRY * count
+            if is_shared((name, value), count)
                 && let Ok(id) = u32::try_from(shared.bytes.len() / 4)
             {
                 shared.ids.insert((name, value), id);
                 encode_entry(&mut shared.bytes, name, value);
             }
         }
-        shared
+        Ok(shared)
     }
 
     /// What follows the inode that has `attributes`; nothing where there are none.
@@ -184,12 +204,13 @@ mod tests {
             (b"user.own", b"1"),
         ]);
         let all = vec![label.clone(); 3];
-        let shared = Shared::choose(all.iter());
+        let shared = Shared::choose(all.iter(), &mut Budget::of(u64::MAX)).unwrap();
         // `user.own` shrinks too: 12 bytes twice saved against three references of four.
         assert_eq!(shared.ids.len(), 2);
         let bytes = shared.inline(&label);
         assert_eq!(bytes[4], 2);
         assert_eq!(bytes.len(), 12 + 8);
-        assert!(Shared::choose(all.iter().take(1)).ids.is_empty());
+        let one = Shared::choose(all.iter().take(1), &mut Budget::of(u64::MAX)).unwrap();
+        assert!(one.ids.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use super::insert::{Place, TreeBuilder};
 use super::name::{Meaning, meaning, show};
 use super::tree::{Attributes, Content, LayerInode};
 use super::{BLOCK_SIZE, LayerError, Limits, index};
+use crate::budget::{Space, check_space};
 use crate::erofs::xattr_is_storable;
 
 /// Name of the file with the contents of a layer's files.
@@ -56,8 +57,8 @@ pub fn convert(
     let file = create(&data_path)?;
     let mut conversion = Conversion {
         archive: Archive::new(archive, &limits),
-        tree: TreeBuilder::new(limits.max_entries, limits.max_path),
-        data: DataWriter::new(file),
+        tree: TreeBuilder::new(&limits),
+        data: DataWriter::new(file, Space::new(limits.keep_free)),
         limits: &limits,
         file_bytes: 0,
         dropped_xattrs: 0,
@@ -80,7 +81,10 @@ pub fn convert(
     tree.data_blocks = blocks;
     let index_path = dest_dir.join(INDEX_FILE);
     let index_file = create(&index_path)?;
-    index::write(&tree, &index_file).map_err(write_error(&index_path))?;
+    // Its length was charged to the layer's memory, which bounds it.
+    check_space(dest_dir, index::length(&tree), limits.keep_free)
+        .and_then(|()| index::write(&tree, &index_file))
+        .map_err(write_error(&index_path))?;
     sync(&file, &data_path)?;
     sync(&index_file, &index_path)?;
     let directory = File::open(dest_dir).map_err(|source| LayerError::Write {
@@ -121,8 +125,7 @@ impl<R: Read> Conversion<'_, R> {
                     return Err(LayerError::ReplacesRoot { entry: show(&full) });
                 }
                 let attributes = self.attributes(&mut entry, &full)?;
-                self.tree.set_root(attributes);
-                Ok(())
+                self.tree.set_root(attributes, &full)
             }
             Meaning::Opaque { directory } => self.tree.opaque(&directory, &full),
             Meaning::Whiteout { parent, name } => self.tree.whiteout(&Place {

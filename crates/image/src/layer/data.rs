@@ -2,8 +2,8 @@
 //!
 //! Zeros are kept as holes where that is cheap: a file above 64 KiB is looked at in chunks, a chunk of
 //! nothing but zeros is not stored at all and becomes a hole of the file the guest sees. The chunk grows with the
-//! file, so that the map of a file of any size stays small. Zeros within a stored chunk, where there are many,
-//! become holes of the blob itself.
+//! file, so that the map of a file of any size stays small, and to what the file's holes allow. Whole blocks of zeros
+//! within a stored chunk become holes of the blob itself.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +11,16 @@ use std::os::unix::fs::FileExt;
 
 use super::BLOCK_SIZE;
 use super::tree::{Extent, Extents, blocks_of};
+use crate::budget::Space;
 
 /// Files up to this size are stored as they are.
 const PLAIN_BYTES: u64 = 64 << 10;
 /// Smallest chunk that can be a hole: finer maps cost the guest more than the zeros.
 const MIN_CHUNK_BITS: u8 = 2;
+/// Largest chunk of EROFS, whose inodes have five bits for this: 8 TiB.
+pub(super) const MAX_CHUNK_BITS: u8 = 31;
 /// Chunks in one file at most, and so 4-byte entries in its map.
 const MAX_CHUNKS: u64 = 16 << 10;
-/// Zeros in the blob that are worth a hole there.
-const BLOB_HOLE: u64 = 64 << 10;
 /// What is examined for zeros, and written, at once.
 const UNIT: u64 = 64 << 10;
 const BUFFER: usize = 1 << 20;
@@ -34,15 +35,17 @@ pub(super) struct DataWriter {
     flushed: u64,
     /// Up to where writing to the disk was started.
     started: u64,
+    space: Space,
 }
 
 impl DataWriter {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: File, space: Space) -> Self {
         Self {
             file,
             buffer: Vec::with_capacity(BUFFER),
             flushed: 0,
             started: 0,
+            space,
         }
     }
 
@@ -51,6 +54,7 @@ impl DataWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.space.take(&self.file, self.buffer.len() as u64)?;
         self.file.write_all_at(&self.buffer, self.flushed)?;
         self.flushed += self.buffer.len() as u64;
         self.buffer.clear();
@@ -71,6 +75,7 @@ impl DataWriter {
             self.flush()?;
         }
         if bytes.len() >= UNIT as usize && self.buffer.is_empty() {
+            self.space.take(&self.file, bytes.len() as u64)?;
             self.file.write_all_at(bytes, self.flushed)?;
             self.flushed += bytes.len() as u64;
             self.start_writeback();
@@ -80,19 +85,20 @@ impl DataWriter {
         Ok(())
     }
 
-    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
+    /// Appends zeros. Whole blocks of them are holes of the blob: an archive can claim any number of zeros without
+    /// having them, and they must not take space on the disk.
+    fn zeros(&mut self, count: u64) -> io::Result<()> {
         const ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
-        if count >= BLOB_HOLE {
+        let into = self.position() % BLOCK_SIZE;
+        let head = count.min((BLOCK_SIZE - into) % BLOCK_SIZE);
+        self.append(&ZEROS[..head as usize])?;
+        let tail = (count - head) % BLOCK_SIZE;
+        let whole = count - head - tail;
+        if whole > 0 {
             self.flush()?;
-            self.flushed += count;
-            return Ok(());
+            self.flushed += whole;
         }
-        while count > 0 {
-            let now = count.min(BLOCK_SIZE);
-            self.append(&ZEROS[..now as usize])?;
-            count -= now;
-        }
-        Ok(())
+        self.append(&ZEROS[..tail as usize])
     }
 
     /// Starts a file of `size` bytes. Its contents are then given in order, and [`FileWriter::finish`] ends it.
@@ -275,12 +281,28 @@ impl FileWriter<'_> {
         Ok(match self.runs.as_slice() {
             [] if self.size == 0 => Extents::Flat(0),
             [run] if u64::from(run.blocks) == all => Extents::Flat(run.data_block),
-            _ => Extents::Sparse {
-                chunk_bits: self.chunk_bits,
+            runs => Extents::Sparse {
+                chunk_bits: largest_chunk(self.chunk_bits, runs, all),
                 runs: self.runs.into(),
             },
         })
     }
+}
+
+/// The largest chunks that these runs of a file of `all` blocks fall into. The disk has a map with an entry for each
+/// chunk of the file, whatever it claims to be long: one for a file that is one hole.
+fn largest_chunk(mut bits: u8, runs: &[Extent], all: u64) -> u8 {
+    let fits = |bits: u8| {
+        let chunk = 1 << bits;
+        runs.iter().all(|run| {
+            let end = run.file_block + u64::from(run.blocks);
+            run.file_block.is_multiple_of(chunk) && (end.is_multiple_of(chunk) || end == all)
+        })
+    };
+    while bits < MAX_CHUNK_BITS && all > 1 << bits && fits(bits + 1) {
+        bits += 1;
+    }
+    bits
 }
 
 /// Whether there is nothing but zeros; stops at the first bytes that are something else.

@@ -125,6 +125,14 @@ pub enum LayerError {
         /// The unit of the limit.
         what: &'static str,
     },
+    /// The layer's tree would take more memory than an image gets.
+    #[error("entry {entry} would take the image beyond the limit of {limit} bytes of memory")]
+    Memory {
+        /// The entry at which the limit was passed.
+        entry: String,
+        /// The limit.
+        limit: u64,
+    },
     /// The layer's files could not be written.
     #[error("cannot {operation} {}", path.display())]
     Write {

@@ -6,12 +6,14 @@
 
 use std::collections::btree_map::Entry;
 
-use super::LayerError;
 use super::name::{components, show};
 use super::resolve::{Found, ResolveProblem, resolve};
 use super::tree::{
-    Attributes, Child, Content, InodeId, LayerInode, LayerTree, Target, implicit_directory,
+    Attributes, Child, Content, Extents, INODE_COST, InodeId, LayerInode, LayerTree, Target,
+    implicit_directory,
 };
+use super::{BLOCK_SIZE, LayerError, Limits, index};
+use crate::budget::{Budget, heap};
 
 /// A tree under construction.
 pub(super) struct TreeBuilder {
@@ -19,6 +21,7 @@ pub(super) struct TreeBuilder {
     max_entries: u64,
     entries: u64,
     max_path: usize,
+    memory: Budget,
 }
 
 /// An entry's place: the parts of its parent's path, and its own name.
@@ -30,12 +33,13 @@ pub(super) struct Place<'a> {
 }
 
 impl TreeBuilder {
-    pub(super) fn new(max_entries: u64, max_path: usize) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             tree: LayerTree::new(),
-            max_entries,
+            max_entries: limits.max_entries,
             entries: 0,
-            max_path,
+            max_path: limits.max_path,
+            memory: limits.memory.clone(),
         }
     }
 
@@ -57,10 +61,38 @@ impl TreeBuilder {
         Ok(())
     }
 
-    pub(super) fn set_root(&mut self, attributes: Attributes) {
-        if let Some(root) = self.tree.inodes.first_mut() {
-            root.describe(attributes);
-        }
+    /// Takes memory for what an entry leaves in the tree.
+    fn charge(&mut self, bytes: u64, entry: &[u8]) -> Result<(), LayerError> {
+        self.memory
+            .charge(bytes)
+            .map_err(|exceeded| LayerError::Memory {
+                entry: show(entry),
+                limit: exceeded.limit,
+            })
+    }
+
+    /// Describes a directory that is there. What it had before is not given back: an archive that says it again and
+    /// again is no honest one.
+    fn describe(
+        &mut self,
+        id: InodeId,
+        attributes: Attributes,
+        entry: &[u8],
+    ) -> Result<(), LayerError> {
+        let Some(inode) = self.tree.inodes.get_mut(id as usize) else {
+            return Ok(());
+        };
+        inode.describe(attributes);
+        let bytes = inode.heap() + index::stored(inode);
+        self.charge(bytes, entry)
+    }
+
+    pub(super) fn set_root(
+        &mut self,
+        attributes: Attributes,
+        entry: &[u8],
+    ) -> Result<(), LayerError> {
+        self.describe(0, attributes, entry)
     }
 
     /// Puts an object at its place. A directory that is there already keeps its contents.
@@ -69,14 +101,10 @@ impl TreeBuilder {
         if matches!(inode.content, Content::Directory { .. })
             && let Some(existing) = self.subdirectory(parent, at.name)
         {
-            if let Some(existing) = self.tree.inodes.get_mut(existing as usize) {
-                existing.describe(inode.attributes);
-            }
-            return Ok(());
+            return self.describe(existing, inode.attributes, at.full);
         }
-        let id = self.add(inode);
-        self.set_target(parent, at.name, Target::Inode(id));
-        Ok(())
+        let id = self.add(inode, at.full)?;
+        self.set_target(parent, at.name, Target::Inode(id), at.full)
     }
 
     /// Gives an existing object one more name.
@@ -111,12 +139,12 @@ impl TreeBuilder {
             None => Target::LowerLink(parts.join(&b'/').into()),
         };
         let parent = self.directory(at.parent, at.full)?;
-        self.set_target(parent, at.name, target);
-        Ok(())
+        self.set_target(parent, at.name, target, at.full)
     }
 
     pub(super) fn whiteout(&mut self, at: &Place<'_>) -> Result<(), LayerError> {
         let parent = self.directory(at.parent, at.full)?;
+        self.charge_name(parent, at.name, None, at.full)?;
         if let Some(children) = self.tree.children_mut(parent) {
             children.entry(at.name.into()).or_default().whiteout = true;
         }
@@ -152,11 +180,12 @@ impl TreeBuilder {
         let mut directory = found.directory;
         for name in &found.missing {
             self.count(entry)?;
-            let id = self.add(LayerInode {
+            let inode = LayerInode {
                 attributes: Attributes::implicit(),
                 content: implicit_directory(),
-            });
-            self.set_target(directory, name, Target::Inode(id));
+            };
+            let id = self.add(inode, entry)?;
+            self.set_target(directory, name, Target::Inode(id), entry)?;
             directory = id;
         }
         Ok(directory)
@@ -169,16 +198,53 @@ impl TreeBuilder {
         }
     }
 
-    fn add(&mut self, inode: LayerInode) -> InodeId {
+    /// Adds an inode; charged is also what it will take in the index and, of a sparse file, in the disk's map.
+    fn add(&mut self, inode: LayerInode, entry: &[u8]) -> Result<InodeId, LayerError> {
+        let map = match &inode.content {
+            Content::File {
+                size,
+                extents: Extents::Sparse { chunk_bits, .. },
+            } => 4 * size.div_ceil(BLOCK_SIZE << chunk_bits),
+            _ => 0,
+        };
+        self.charge(
+            INODE_COST + inode.heap() + index::stored(&inode) + map,
+            entry,
+        )?;
         let id = self.tree.inodes.len();
         self.tree.inodes.push(inode);
         // The limit on entries, itself far below u32::MAX inodes, is checked before anything is added.
-        InodeId::try_from(id).unwrap_or(InodeId::MAX)
+        Ok(InodeId::try_from(id).unwrap_or(InodeId::MAX))
     }
 
-    fn set_target(&mut self, parent: InodeId, name: &[u8], target: Target) {
+    /// Takes memory for a name, unless its directory has it; and for what it stands for.
+    fn charge_name(
+        &mut self,
+        parent: InodeId,
+        name: &[u8],
+        target: Option<&Target>,
+        entry: &[u8],
+    ) -> Result<(), LayerError> {
+        let mut bytes = target.map_or(0, Target::heap);
+        match self.tree.children(parent) {
+            Some(children) if !children.contains_key(name) => {
+                bytes += Child::cost(children.len()) + heap(name.len()) + index::stored_name(name);
+            }
+            _ => {}
+        }
+        self.charge(bytes, entry)
+    }
+
+    fn set_target(
+        &mut self,
+        parent: InodeId,
+        name: &[u8],
+        target: Target,
+        full: &[u8],
+    ) -> Result<(), LayerError> {
+        self.charge_name(parent, name, Some(&target), full)?;
         let Some(children) = self.tree.children_mut(parent) else {
-            return;
+            return Ok(());
         };
         match children.entry(name.into()) {
             Entry::Occupied(mut entry) => entry.get_mut().target = Some(target),
@@ -189,6 +255,7 @@ impl TreeBuilder {
                 });
             }
         }
+        Ok(())
     }
 }
 

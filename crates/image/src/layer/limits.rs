@@ -1,5 +1,7 @@
 //! What a layer may cost at most.
 
+use crate::budget::{Bounds, Budget};
+
 /// Bounds on one layer, so that a small hostile archive cannot fill a disk or the memory.
 ///
 /// The defaults are far above anything seen in real images.
@@ -19,6 +21,10 @@ pub struct Limits {
     pub max_extension_bytes: u64,
     /// Pieces of data in one sparse file.
     pub max_sparse_segments: usize,
+    /// Memory for the layer's tree with its names, attributes, targets and maps, in bytes, by an upper estimate.
+    pub memory: Budget,
+    /// Per cent of the file system that stay free.
+    pub keep_free: u8,
     /// Whether sparse files are taken. Layers have them; an archive of images has not, and refuses them
     /// before their map is read.
     pub sparse_files: bool,
@@ -34,6 +40,8 @@ impl Default for Limits {
             max_xattr_bytes: 64 << 10,
             max_extension_bytes: 1 << 20,
             max_sparse_segments: 1 << 20,
+            memory: Bounds::default().budget(),
+            keep_free: Bounds::default().keep_free,
             sparse_files: true,
         }
     }

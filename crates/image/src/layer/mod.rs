@@ -38,8 +38,10 @@ pub use tree::{
 };
 
 pub(crate) use archive::{Archive, Kind};
+pub(crate) use index::read_within;
 pub(crate) use name::{NameProblem, show};
 pub(crate) use resolve::{Found, resolve};
+pub(crate) use tree::structure;
 
 /// The unit in which file contents are placed, in bytes: an EROFS block, and a page of the guest.
 pub const BLOCK_SIZE: u64 = 4096;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::BLOCK_SIZE;
+use crate::budget::{heap, map, map_entry};
 
 /// Number of an inode in its tree.
 pub type InodeId = u32;
@@ -161,6 +162,72 @@ impl LayerTree {
         }
     }
 }
+
+impl LayerInode {
+    /// What the inode takes in memory beside its place in the tree: attributes, target, map.
+    pub(crate) fn heap(&self) -> u64 {
+        self.attributes.heap()
+            + match &self.content {
+                Content::Symlink(target) => heap(target.len()),
+                Content::File { extents, .. } => extents.heap(),
+                _ => 0,
+            }
+    }
+}
+
+impl Attributes {
+    fn heap(&self) -> u64 {
+        let contents: u64 = self
+            .xattrs
+            .iter()
+            .map(|(name, value)| heap(name.len()) + heap(value.len()))
+            .sum();
+        contents + map::<Box<[u8]>, Box<[u8]>>(self.xattrs.len())
+    }
+}
+
+impl Extents {
+    fn heap(&self) -> u64 {
+        match self {
+            Self::Flat(_) => 0,
+            Self::Sparse { runs, .. } => heap(size_of_val::<[Extent]>(runs)),
+        }
+    }
+}
+
+impl Child {
+    /// What one more entry takes in the map of a directory that has `entries`.
+    pub(crate) fn cost(entries: usize) -> u64 {
+        map_entry::<Box<[u8]>, Self>(entries)
+    }
+}
+
+impl Target {
+    /// What it takes beside its place. A link to the layers below waits, with its path, until its layer is applied.
+    pub(crate) fn heap(&self) -> u64 {
+        match self {
+            Self::Inode(_) => 0,
+            Self::LowerLink(path) => 2 * heap(path.len()) + 112,
+        }
+    }
+}
+
+/// What the inodes of a tree and the maps of its directories take. Names, attributes, targets and extents are not
+/// among it: they move into the merged tree.
+pub(crate) fn structure(tree: &LayerTree) -> u64 {
+    let maps: u64 = tree
+        .inodes
+        .iter()
+        .map(|inode| match &inode.content {
+            Content::Directory { children, .. } => map::<Box<[u8]>, Child>(children.len()),
+            _ => 0,
+        })
+        .sum();
+    maps + tree.inodes.len() as u64 * INODE_COST
+}
+
+/// What an inode takes in the tree, and in the list of what has become of it when its layer is applied.
+pub(crate) const INODE_COST: u64 = size_of::<LayerInode>() as u64 + 8;
 
 impl Default for LayerTree {
     fn default() -> Self {

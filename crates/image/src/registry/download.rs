@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
 use super::error::RegistryError;
+use crate::budget::Space;
 use crate::kind::ErrorKind;
 use crate::manifest::digest_of;
 use crate::progress::{Outcome, Phase};
@@ -37,6 +38,7 @@ struct Partial {
     path: PathBuf,
     hash: Sha256,
     length: u64,
+    space: Space,
 }
 
 impl Client<'_> {
@@ -57,7 +59,11 @@ impl Client<'_> {
         if store.has_blob(&digest) {
             return Ok(Outcome::Exists);
         }
-        let mut partial = Partial::open(store.partial_path(&digest), blob.size())?;
+        let mut partial = Partial::open(
+            store.partial_path(&digest),
+            blob.size(),
+            Space::new(store.bounds().keep_free),
+        )?;
         let resumed = partial.length > 0;
         let mut fresh_start_left = true;
         let mut failed = 0;
@@ -262,7 +268,7 @@ fn range_start(response: &Response) -> Option<u64> {
 
 impl Partial {
     /// Opens what an earlier attempt left, and hashes it.
-    fn open(path: PathBuf, size: u64) -> Result<Self, StoreError> {
+    fn open(path: PathBuf, size: u64, space: Space) -> Result<Self, StoreError> {
         let io_error = |operation: &'static str| {
             let path = path.clone();
             move |source| StoreError::Io {
@@ -294,6 +300,7 @@ impl Partial {
             path,
             hash,
             length,
+            space,
         };
         if partial.length > size {
             partial.restart()?;
@@ -302,8 +309,9 @@ impl Partial {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file
-            .write_all(bytes)
+        self.space
+            .take(&self.file, bytes.len() as u64)
+            .and_then(|()| self.file.write_all(bytes))
             .map_err(|source| self.error("write", source))?;
         self.hash.update(bytes);
         self.length += u64::try_from(bytes.len()).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! From a reference to an image in the store.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, RwLock};
 
 use bulkhead_types::Digest;
 use futures::StreamExt;
@@ -210,10 +210,18 @@ fn transfer(
     let failure: Mutex<Option<StoreError>> = Mutex::new(None);
     let (verified, queue) = channel();
     let queue = Mutex::new(queue);
+    let workers = CONVERSIONS.min(layers.len());
+    let alone = RwLock::new(());
     let downloaded = std::thread::scope(|scope| {
-        for _ in 0..CONVERSIONS.min(layers.len()) {
+        for _ in 0..workers {
             scope.spawn(|| {
-                if let Err(error) = convert_all(store, &queue, &stop, client.progress)
+                let conversion = Conversion {
+                    store,
+                    workers,
+                    alone: &alone,
+                    progress: client.progress,
+                };
+                if let Err(error) = conversion.all(&queue, &stop)
                     && !stop.swap(true, Ordering::Relaxed)
                     && let Ok(mut first) = failure.lock()
                 {
@@ -272,29 +280,53 @@ async fn download_all(
     Ok(())
 }
 
-fn convert_all(
-    store: &Store,
-    queue: &Mutex<Receiver<Verified>>,
-    stop: &AtomicBool,
-    progress: &dyn Progress,
-) -> Result<(), StoreError> {
-    loop {
-        let next = match queue.lock() {
-            Ok(queue) => queue.recv(),
-            Err(_) => return Ok(()),
-        };
-        let Ok(layer) = next else { return Ok(()) };
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
+/// One of the workers that convert layers.
+struct Conversion<'a> {
+    store: &'a Store,
+    workers: usize,
+    /// Held for writing by a layer that needs the memory of all, for reading by others.
+    alone: &'a RwLock<()>,
+    progress: &'a dyn Progress,
+}
+
+impl Conversion<'_> {
+    fn all(&self, queue: &Mutex<Receiver<Verified>>, stop: &AtomicBool) -> Result<(), StoreError> {
+        loop {
+            let next = match queue.lock() {
+                Ok(queue) => queue.recv(),
+                Err(_) => return Ok(()),
+            };
+            let Ok(layer) = next else { return Ok(()) };
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let converted = self.convert(&layer)?;
+            let outcome = if layer.outcome == Outcome::Exists {
+                converted
+            } else {
+                layer.outcome
+            };
+            if let Ok(digest) = digest_of(&layer.blob) {
+                self.progress.finish(&digest.short(), outcome);
+            }
         }
-        let converted = store.ensure_layer(&layer.blob, &layer.diff_id, progress)?;
-        let outcome = if layer.outcome == Outcome::Exists {
-            converted
-        } else {
-            layer.outcome
+    }
+
+    /// An image has one bound on memory, however many of its layers are converted at a time. One that does not get
+    /// by with its part waits until it is alone.
+    fn convert(&self, layer: &Verified) -> Result<Outcome, StoreError> {
+        let converted = {
+            let _with_others = self.alone.read();
+            self.store
+                .ensure_layer_among(&layer.blob, &layer.diff_id, self.workers, self.progress)
         };
-        if let Ok(digest) = digest_of(&layer.blob) {
-            progress.finish(&digest.short(), outcome);
+        match converted {
+            Err(error) if self.workers > 1 && error.exceeds_memory() => {
+                let _alone = self.alone.write();
+                self.store
+                    .ensure_layer(&layer.blob, &layer.diff_id, self.progress)
+            }
+            other => other,
         }
     }
 }

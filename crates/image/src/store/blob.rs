@@ -7,6 +7,7 @@ use bulkhead_types::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::{Store, StoreError, io_error};
+use crate::budget::Space;
 
 /// Writes a blob whose digest may not be known yet; gone when dropped before it is committed.
 pub(crate) struct BlobWriter {
@@ -14,6 +15,7 @@ pub(crate) struct BlobWriter {
     file: tempfile::NamedTempFile,
     hash: Sha256,
     size: u64,
+    space: Space,
 }
 
 impl BlobWriter {
@@ -42,6 +44,7 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.space.take(self.file.as_file(), bytes.len() as u64)?;
         let n = self.file.write(bytes)?;
         self.hash.update(bytes.get(..n).unwrap_or_default());
         self.size += u64::try_from(n).unwrap_or_default();
@@ -66,6 +69,7 @@ impl Store {
             file: self.temp_file()?,
             hash: Sha256::new(),
             size: 0,
+            space: Space::new(self.bounds().keep_free),
         })
     }
 

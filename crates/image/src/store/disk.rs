@@ -88,7 +88,7 @@ impl Store {
         let dirs: Vec<PathBuf> = image.diff_ids.iter().map(|id| self.layer_dir(id)).collect();
         let temp = self.temp_dir()?;
         let made = temp.path().join("metadata");
-        disk::build(&dirs, &made).map_err(|source| StoreError::Disk {
+        disk::build(&dirs, &made, self.bounds()).map_err(|source| StoreError::Disk {
             image: image.id.short(),
             source,
         })?;

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_types::Digest;
 
+use crate::disk::{DiskError, MergeError};
+use crate::erofs::LayoutError;
 use crate::kind::ErrorKind;
+use crate::layer::{IndexError, LayerError};
 use crate::manifest::ManifestError;
 
 /// A failed operation on the image store.
@@ -124,7 +127,7 @@ pub enum StoreError {
         digest: Digest,
         /// Why.
         #[source]
-        source: crate::layer::LayerError,
+        source: LayerError,
     },
     /// A layer's bytes behind its tar stream could not be decompressed.
     #[error("cannot decompress layer {digest}")]
@@ -142,11 +145,20 @@ pub enum StoreError {
         image: String,
         /// Why.
         #[source]
-        source: crate::disk::DiskError,
+        source: DiskError,
     },
 }
 
 impl StoreError {
+    /// Whether a layer needs more memory than it got.
+    pub(crate) fn exceeds_memory(&self) -> bool {
+        let source = match self {
+            Self::Layer { source, .. } => source,
+            _ => return false,
+        };
+        matches!(source, LayerError::Memory { .. })
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> ErrorKind {
         if let Some(kind) = ErrorKind::no_space_in(self) {
@@ -185,6 +197,26 @@ impl StoreError {
             | Self::ManyNames { .. } => Some("remove the containers first, or use --force"),
             Self::InUse { .. } => Some("stop and remove the container first"),
             Self::Ambiguous { .. } => Some("give more digits"),
+            Self::Layer {
+                source: LayerError::Memory { .. },
+                ..
+            }
+            | Self::Disk {
+                source:
+                    DiskError::Index {
+                        source: IndexError::Memory { .. },
+                        ..
+                    }
+                    | DiskError::Merge {
+                        source: MergeError::Memory { .. },
+                        ..
+                    }
+                    | DiskError::Layout {
+                        source: LayoutError::Memory { .. },
+                        ..
+                    },
+                ..
+            } => Some("if you trust the image, raise `images.memory` in the configuration"),
             Self::MissingBlob { .. } => Some("pull or load the image again"),
             _ if self.kind() == ErrorKind::NoSpace => Some(
                 "free some space, for example with `bulkhead image prune`, or choose another --root",

@@ -32,6 +32,17 @@ impl Store {
         diff_id: &Digest,
         progress: &dyn Progress,
     ) -> Result<Outcome, StoreError> {
+        self.ensure_layer_among(blob, diff_id, 1, progress)
+    }
+
+    /// As [`Store::ensure_layer`] where so many layers are converted at the same time: each gets its part of the memory.
+    pub(crate) fn ensure_layer_among(
+        &self,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        sharers: usize,
+        progress: &dyn Progress,
+    ) -> Result<Outcome, StoreError> {
         if self.has_layer(diff_id) {
             return Ok(Outcome::Exists);
         }
@@ -52,7 +63,7 @@ impl Store {
             return Ok(Outcome::Exists);
         }
         progress.start(&item, Phase::Converting, Some(blob.size()));
-        self.convert_layer(&digest, Some(diff_id), &|bytes| {
+        self.convert_layer(&digest, Some(diff_id), sharers, &|bytes| {
             progress.advance(&item, bytes)
         })?;
         Ok(Outcome::Done)
@@ -66,7 +77,8 @@ impl Store {
     ) -> Result<Digest, StoreError> {
         let item = digest.short();
         progress.start(&item, Phase::Converting, self.blob_size(digest));
-        let diff_id = self.convert_layer(digest, None, &|bytes| progress.advance(&item, bytes))?;
+        let diff_id =
+            self.convert_layer(digest, None, 1, &|bytes| progress.advance(&item, bytes))?;
         progress.finish(&item, Outcome::Done);
         Ok(diff_id)
     }
@@ -75,6 +87,7 @@ impl Store {
         &self,
         digest: &Digest,
         expected: Option<&Digest>,
+        sharers: usize,
         advance: &dyn Fn(u64),
     ) -> Result<Digest, StoreError> {
         let path = self.blob_path(digest);
@@ -94,7 +107,15 @@ impl Store {
             source,
         };
         let decoder = Decoder::new(counted).map_err(decompress)?;
-        let limits = Limits::default();
+        let mut memory = self.bounds().budget().share(sharers);
+        // Where this takes all of it, the first entry says so.
+        let decoder_memory = decoder.memory().min(memory.left());
+        let _ = memory.charge(decoder_memory);
+        let limits = Limits {
+            memory,
+            keep_free: self.bounds().keep_free,
+            ..Limits::default()
+        };
         let mut hashed = Hashed {
             reader: decoder,
             hash: Sha256::new(),

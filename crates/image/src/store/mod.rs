@@ -39,6 +39,7 @@ pub use lock::Lease;
 pub(crate) use lock::Lock;
 pub use remove::{ImageUse, PruneFilter, Pruned, Removed};
 
+use crate::budget::Bounds;
 use error::io_error;
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -47,6 +48,7 @@ const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: Arc<Path>,
+    bounds: Bounds,
 }
 
 impl Store {
@@ -57,6 +59,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: Arc::from(root),
+            bounds: Bounds::default(),
         };
         let marker = store.layout_dir().join("oci-layout");
         match fs::read_to_string(&marker) {
@@ -84,7 +87,18 @@ impl Store {
     pub fn empty(root: &Path) -> Self {
         Self {
             root: Arc::from(root),
+            bounds: Bounds::default(),
         }
+    }
+
+    /// The same store with other bounds on what one image may cost.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// What one image may cost.
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     fn create(&self) -> Result<(), StoreError> {

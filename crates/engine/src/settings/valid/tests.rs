@@ -34,8 +34,8 @@ fn no_file_means_defaults() {
 #[test]
 fn the_users_keys_win_over_the_machines() {
     let settings = load(
-        Some("memory = '1g'\ndisk-size = '2g'\ninsecure-registries = ['a:5000']\n[log]\nmax-size = '1m'"),
-        Some("memory = '256m'\ncpus = 3\nisolation = 'user-mode'\nstop-timeout = 3"),
+        Some("memory = '1g'\ndisk-size = '2g'\ninsecure-registries = ['a:5000']\n[log]\nmax-size = '1m'\n[images]\nmemory = '1g'\nkeep-free = 10"),
+        Some("memory = '256m'\ncpus = 3\nisolation = 'user-mode'\nstop-timeout = 3\n[images]\nkeep-free = 0"),
     )
     .unwrap();
     assert_eq!(settings.memory, ByteSize(256 << 20));
@@ -45,6 +45,8 @@ fn the_users_keys_win_over_the_machines() {
     assert_eq!(settings.isolation, Some(Isolation::UserMode));
     assert_eq!(settings.stop_timeout, Duration::from_secs(3));
     assert_eq!(settings.log.max_size, ByteSize(1 << 20));
+    assert_eq!(settings.images.memory, 1 << 30);
+    assert_eq!(settings.images.keep_free, 0);
 }
 
 #[test]
@@ -63,6 +65,9 @@ fn what_cannot_be_used_is_refused_and_names_the_key() {
         ("detach-keys = 'ctrl-ctrl'", "detach-keys"),
         ("insecure-registries = ['http://a']", "insecure-registries"),
         ("log = { max-size = '1' }", "log.max-size"),
+        ("images = { memory = '1m' }", "images.memory"),
+        ("images = { keep-free = 51 }", "images.keep-free"),
+        ("images = { keep-free = '5%' }", "u8"),
         ("memory = ", "config.toml"),
     ] {
         let error = load(None, Some(text)).unwrap_err();

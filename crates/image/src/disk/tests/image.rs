@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::listing::of_disk;
 use super::{build, built, finish};
+use crate::Bounds;
 use crate::erofs::Reader;
 use crate::layer::testing::{Tar, converted};
 use bulkhead_types::chain;
@@ -175,7 +176,8 @@ fn a_damaged_layer_is_named() {
     let layer = converted(&sample()[0]);
     let dir = layer.dir.path();
     let out = tempfile::TempDir::new().unwrap();
-    let complaint = || chain(&build(&[dir.to_owned()], &out.path().join("m")).unwrap_err());
+    let complaint =
+        || chain(&build(&[dir.to_owned()], &out.path().join("m"), &Bounds::default()).unwrap_err());
 
     let data = fs::File::options()
         .write(true)
@@ -208,4 +210,103 @@ fn a_damaged_layer_is_named() {
     );
     fs::remove_file(dir.join("index")).unwrap();
     assert!(complaint().contains("cannot read layer index"));
+}
+
+/// Each layer is within its budget; the image that has them all is not.
+#[test]
+fn the_layers_of_an_image_share_one_budget() {
+    let layers: Vec<Vec<u8>> = (0..4)
+        .map(|layer| {
+            let tar = (0..3000).fold(Tar::new(), |tar, n| {
+                tar.file(&format!("dir{layer}/file-{n}"), b"")
+            });
+            tar.finish()
+        })
+        .collect();
+    let converted: Vec<_> = layers.iter().map(|layer| converted(layer)).collect();
+    let dirs: Vec<_> = converted
+        .iter()
+        .map(|one| one.dir.path().to_owned())
+        .collect();
+    let out = tempfile::tempdir().unwrap();
+    let built = |memory: u64, layers: usize| {
+        let bounds = Bounds {
+            memory: (64 << 20) + memory,
+            ..Bounds::default()
+        };
+        build(&dirs[..layers], &out.path().join("m"), &bounds)
+    };
+    built(3 << 20, 1).unwrap();
+    built(12 << 20, 4).unwrap();
+    let text = chain(&built(3 << 20, 4).unwrap_err());
+    assert!(
+        text.contains("beyond the limit of 70254592 bytes of memory"),
+        "{text}"
+    );
+}
+
+/// The metadata image is made in memory; what passes the bound is named.
+#[test]
+fn the_metadata_of_an_image_are_within_its_budget() {
+    use crate::budget::Budget;
+    use crate::erofs::{self, Body, Inode, LayoutError, Tree};
+    use crate::layer::{Attributes, Extents};
+    let file = Inode {
+        attributes: Attributes::implicit(),
+        body: Body::File {
+            size: 1 << 40,
+            part: 0,
+            extents: Extents::Sparse {
+                chunk_bits: 2,
+                runs: [].into(),
+            },
+        },
+    };
+    let root = Inode {
+        attributes: Attributes::implicit(),
+        body: Body::Directory([(b"map"[..].into(), 1)].into()),
+    };
+    let tree = Tree {
+        inodes: vec![root, file],
+    };
+    // 256 MiB of map for one file that claims a terabyte.
+    let error = erofs::write(&tree, &[0], &mut Budget::of(1 << 20)).unwrap_err();
+    assert_eq!(
+        error,
+        LayoutError::Memory {
+            path: "\"/map\"".to_owned(),
+            limit: 1 << 20
+        }
+    );
+}
+
+/// One chunk of eight terabytes is what the format can say at most.
+#[test]
+fn a_file_that_is_one_hole_is_read_as_zeros() {
+    let mut tar = Tar::new();
+    for (name, size) in [("small", 300u64 << 20), ("large", 8 << 40)] {
+        tar = tar
+            .pax(&[("GNU.sparse.realsize", size.to_string().as_bytes())])
+            .file(name, b"");
+    }
+    let built = built(&[tar.finish()]);
+    assert!(built.summary.parts[0].bytes <= 2 * 4096);
+    let parts = built
+        .summary
+        .parts
+        .iter()
+        .map(|part| fs::File::open(&part.path).unwrap());
+    let reader = Reader::open(parts.collect()).unwrap();
+    let root = reader.stat(reader.root()).unwrap();
+    for (name, nid) in reader.list(&root).unwrap() {
+        let stat = reader.stat(nid).unwrap();
+        if stat.is_file() {
+            let end = stat.size - 5000;
+            assert_eq!(
+                reader.contents(&stat, end, 5000).unwrap(),
+                vec![0; 5000],
+                "{name:?}"
+            );
+        }
+    }
 }

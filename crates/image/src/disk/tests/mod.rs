@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::{DiskError, DiskSummary, build};
+use crate::Bounds;
 use crate::layer::testing::{Converted, Tar, converted};
 use bulkhead_types::chain;
 
@@ -28,7 +29,7 @@ pub(super) fn try_build(archives: &[Vec<u8>]) -> Result<Built, DiskError> {
         .iter()
         .map(|layer| layer.dir.path().to_owned())
         .collect();
-    let summary = build(&dirs, &dir.path().join("metadata"))?;
+    let summary = build(&dirs, &dir.path().join("metadata"), &Bounds::default())?;
     Ok(Built {
         dir,
         layers,

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::{CHECKED, FLAT, HEADER, MAGIC, VERSION, kind};
+use crate::budget::{Budget, Exceeded, heap};
 use crate::erofs::{crc32c, xattr_is_storable};
+use crate::layer::data::MAX_CHUNK_BITS;
 use crate::layer::name::is_component;
 use crate::layer::tree::{
-    Attributes, Child, Content, Extent, Extents, LayerInode, LayerTree, Target, blocks_of,
+    Attributes, Child, Content, Extent, Extents, INODE_COST, LayerInode, LayerTree, Target,
+    blocks_of,
 };
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Problem {
+    Memory(Exceeded),
     Version,
     Checksum,
     Invalid(&'static str),
@@ -18,10 +22,13 @@ pub(super) enum Problem {
 
 use Problem::Invalid;
 
-/// Chunks larger than this do not exist in EROFS.
-const MAX_CHUNK_BITS: u8 = 31;
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Memory(exceeded)
+    }
+}
 
-pub(super) fn decode(bytes: &[u8]) -> Result<LayerTree, Problem> {
+pub(super) fn decode(bytes: &[u8], memory: &mut Budget) -> Result<LayerTree, Problem> {
     let mut cursor = Cursor { bytes };
     if cursor.take(8).ok() != Some(MAGIC) || cursor.u32().ok() != Some(VERSION) {
         return Err(Problem::Version);
@@ -38,7 +45,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LayerTree, Problem> {
     }
     let mut inodes = Vec::new();
     for _ in 0..inode_count {
-        inodes.push(inode(&mut cursor, data_blocks)?);
+        let inode = inode(&mut cursor, data_blocks)?;
+        memory.charge(INODE_COST + inode.heap())?;
+        inodes.push(inode);
     }
     let mut tree = LayerTree {
         inodes,
@@ -47,7 +56,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LayerTree, Problem> {
     if tree.children(0).is_none() {
         return Err(Invalid("the root is not a directory"));
     }
-    entries(&mut cursor, entry_count, &mut tree)?;
+    entries(&mut cursor, entry_count, &mut tree, memory)?;
     if !cursor.bytes.is_empty() {
         return Err(Invalid("bytes after the end"));
     }
@@ -169,7 +178,12 @@ fn file(cursor: &mut Cursor<'_>, data_blocks: u32) -> Result<Content, Problem> {
     })
 }
 
-fn entries(cursor: &mut Cursor<'_>, count: u32, tree: &mut LayerTree) -> Result<(), Problem> {
+fn entries(
+    cursor: &mut Cursor<'_>,
+    count: u32,
+    tree: &mut LayerTree,
+    memory: &mut Budget,
+) -> Result<(), Problem> {
     let mut named = vec![false; tree.inodes.len()];
     if let Some(root) = named.first_mut() {
         *root = true;
@@ -220,6 +234,8 @@ fn entries(cursor: &mut Cursor<'_>, count: u32, tree: &mut LayerTree) -> Result<
         if !in_order {
             return Err(Invalid("entries out of order"));
         }
+        let target = child.target.as_ref().map_or(0, Target::heap);
+        memory.charge(Child::cost(children.len()) + heap(name.len()) + target)?;
         children.insert(name.into(), child);
     }
     if named.contains(&false) {

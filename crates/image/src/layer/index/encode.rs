@@ -1,72 +1,136 @@
 //! Tree to bytes.
 
-use std::io;
+use std::io::{self, Write};
 
-use super::{CHECKED, FLAT, HEADER, MAGIC, VERSION, kind};
+use super::{FLAT, HEADER, MAGIC, VERSION, kind};
 use crate::erofs::crc32c;
-use crate::layer::tree::{Content, Extents, InodeId, LayerInode, LayerTree, Target};
+use crate::layer::tree::{Child, Content, Extents, InodeId, LayerInode, LayerTree, Target};
 
-/// Encodes what can be reached from the root; what later entries of the archive replaced is left behind.
-pub(super) fn encode(tree: &LayerTree) -> io::Result<Vec<u8>> {
+/// Writes what can be reached from the root; what later entries of the archive replaced is left behind. Nothing of the
+/// index's size is held in memory but the inodes' numbers. Returns the checksum, which belongs into the header, where
+/// zeros are written.
+pub(super) fn encode(tree: &LayerTree, out: &mut impl Write) -> io::Result<u32> {
     let mut numbers: Vec<Option<u32>> = vec![None; tree.inodes.len()];
     let mut order: Vec<InodeId> = vec![0];
     if let Some(root) = numbers.first_mut() {
         *root = Some(0);
     }
-    let mut entries = Vec::new();
     let mut entry_count = 0u32;
     let mut next = 0;
     while let Some(&id) = order.get(next) {
-        let directory = length(next)?;
         next += 1;
-        for (name, child) in tree.children(id).into_iter().flatten() {
+        for child in tree
+            .children(id)
+            .into_iter()
+            .flatten()
+            .map(|(_, child)| child)
+        {
             entry_count += 1;
-            entries.extend_from_slice(&directory.to_le_bytes());
-            entries.push(u8::from(child.whiteout));
-            entries.push(match child.target {
-                None => 0,
-                Some(Target::Inode(_)) => 1,
-                Some(Target::LowerLink(_)) => 2,
-            });
-            entries.push(short(name.len())?);
-            entries.extend_from_slice(name);
-            match &child.target {
-                None => {}
-                Some(Target::Inode(id)) => {
-                    let slot = numbers.get_mut(*id as usize).ok_or_else(overflow)?;
-                    let number = match *slot {
-                        Some(number) => number,
-                        None => {
-                            let number = length(order.len())?;
-                            order.push(*id);
-                            *slot = Some(number);
-                            number
-                        }
-                    };
-                    entries.extend_from_slice(&number.to_le_bytes());
+            if let Some(Target::Inode(id)) = child.target {
+                let slot = numbers.get_mut(id as usize).ok_or_else(overflow)?;
+                if slot.is_none() {
+                    *slot = Some(length(order.len())?);
+                    order.push(id);
                 }
-                Some(Target::LowerLink(path)) => bytes16(&mut entries, path)?,
             }
         }
     }
 
-    let mut out = Vec::with_capacity(HEADER + order.len() * 48 + entries.len());
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&tree.data_blocks.to_le_bytes());
-    out.extend_from_slice(&length(order.len())?.to_le_bytes());
-    out.extend_from_slice(&entry_count.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    for id in order {
-        inode(&mut out, tree.inodes.get(id as usize).ok_or_else(overflow)?)?;
+    let mut bytes = Vec::with_capacity(HEADER);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    out.write_all(&bytes)?;
+    let mut out = Checked {
+        out,
+        checksum: u32::MAX,
+    };
+    bytes.clear();
+    bytes.extend_from_slice(&tree.data_blocks.to_le_bytes());
+    bytes.extend_from_slice(&length(order.len())?.to_le_bytes());
+    bytes.extend_from_slice(&entry_count.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    out.put(&mut bytes)?;
+    for id in &order {
+        let one = tree.inodes.get(*id as usize).ok_or_else(overflow)?;
+        inode(&mut bytes, one)?;
+        out.put(&mut bytes)?;
     }
-    out.extend_from_slice(&entries);
-    let checksum = crc32c(u32::MAX, out.get(CHECKED..).unwrap_or_default());
-    if let Some(place) = out.get_mut(CHECKED - 4..CHECKED) {
-        place.copy_from_slice(&checksum.to_le_bytes());
+    for (directory, id) in order.iter().enumerate() {
+        for (name, child) in tree.children(*id).into_iter().flatten() {
+            entry(&mut bytes, length(directory)?, name, child, &numbers)?;
+            out.put(&mut bytes)?;
+        }
     }
-    Ok(out)
+    Ok(out.checksum)
+}
+
+/// Everything behind the checksum goes through here.
+struct Checked<'a, W> {
+    out: &'a mut W,
+    checksum: u32,
+}
+
+impl<W: Write> Checked<'_, W> {
+    /// Writes what was gathered, and empties it.
+    fn put(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        self.checksum = crc32c(self.checksum, bytes);
+        self.out.write_all(bytes)?;
+        bytes.clear();
+        Ok(())
+    }
+}
+
+fn entry(
+    out: &mut Vec<u8>,
+    directory: u32,
+    name: &[u8],
+    child: &Child,
+    numbers: &[Option<u32>],
+) -> io::Result<()> {
+    out.extend_from_slice(&directory.to_le_bytes());
+    out.push(u8::from(child.whiteout));
+    out.push(match child.target {
+        None => 0,
+        Some(Target::Inode(_)) => 1,
+        Some(Target::LowerLink(_)) => 2,
+    });
+    out.push(short(name.len())?);
+    out.extend_from_slice(name);
+    match &child.target {
+        None => Ok(()),
+        Some(Target::Inode(id)) => {
+            let number = numbers.get(*id as usize).copied().flatten();
+            out.extend_from_slice(&number.ok_or_else(overflow)?.to_le_bytes());
+            Ok(())
+        }
+        Some(Target::LowerLink(path)) => bytes16(out, path),
+    }
+}
+
+/// What an inode takes in the index, in bytes.
+pub(in crate::layer) fn stored(inode: &LayerInode) -> u64 {
+    let xattrs: usize = inode
+        .attributes
+        .xattrs
+        .iter()
+        .map(|(name, value)| 3 + name.len() + value.len())
+        .sum();
+    let content = match &inode.content {
+        Content::Directory { .. } | Content::Fifo => 0,
+        Content::File { extents, .. } => match extents {
+            Extents::Flat(_) => 13,
+            Extents::Sparse { runs, .. } => 13 + 16 * runs.len(),
+        },
+        Content::Symlink(target) => 2 + target.len(),
+        Content::CharDevice(..) | Content::BlockDevice(..) => 8,
+    };
+    (26 + xattrs + content) as u64
+}
+
+/// What a name takes in the index with an inode behind it, in bytes.
+pub(in crate::layer) fn stored_name(name: &[u8]) -> u64 {
+    (11 + name.len()) as u64
 }
 
 fn inode(out: &mut Vec<u8>, inode: &LayerInode) -> io::Result<()> {

@@ -22,12 +22,15 @@ mod decode;
 mod encode;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::convert::INDEX_FILE;
-use super::tree::LayerTree;
+use super::tree::{Content, LayerTree, Target};
+use crate::budget::{Budget, Exceeded};
+
+pub(super) use encode::{stored, stored_name};
 
 const MAGIC: &[u8; 8] = b"BHLAYER\0";
 const VERSION: u32 = 1;
@@ -35,6 +38,8 @@ const HEADER: usize = 32;
 /// Where the checksummed part begins.
 const CHECKED: usize = 16;
 const FLAT: u8 = u8::MAX;
+/// What is gathered before it is written, in bytes.
+const BUFFER: usize = 256 << 10;
 
 /// Kinds of inodes, as stored.
 mod kind {
@@ -57,6 +62,14 @@ pub enum IndexError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The tree would take more memory than an image gets.
+    #[error("layer index {} would take the image beyond the limit of {limit} bytes of memory", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
     },
     /// Written by a version with another format, or not an index at all.
     #[error("layer index {} is not of format version {VERSION}", path.display())]
@@ -81,7 +94,23 @@ pub enum IndexError {
 }
 
 pub(super) fn write(tree: &LayerTree, file: &File) -> io::Result<()> {
-    file.write_all_at(&encode::encode(tree)?, 0)
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    let checksum = encode::encode(tree, &mut out)?;
+    out.flush()?;
+    file.write_all_at(&checksum.to_le_bytes(), CHECKED as u64 - 4)
+}
+
+/// Bytes that the index of a tree has at most.
+pub(super) fn length(tree: &LayerTree) -> u64 {
+    let inodes = tree.inodes.iter().map(encode::stored);
+    let names = tree.inodes.iter().flat_map(|inode| match &inode.content {
+        Content::Directory { children, .. } => Some(children),
+        _ => None,
+    });
+    let names = names.flatten().map(|(name, child)| {
+        encode::stored_name(name) + child.target.as_ref().map_or(0, Target::heap)
+    });
+    HEADER as u64 + inodes.sum::<u64>() + names.sum::<u64>()
 }
 
 /// Reads and checks the index of the layer in `layer_dir`.
@@ -90,16 +119,43 @@ pub(super) fn write(tree: &LayerTree, file: &File) -> io::Result<()> {
 ///
 /// [`IndexError`] names the file.
 pub fn read(layer_dir: &Path) -> Result<LayerTree, IndexError> {
+    read_within(layer_dir, &mut Budget::of(u64::MAX))
+}
+
+/// As [`read`], with memory for the tree taken from `memory`.
+pub(crate) fn read_within(layer_dir: &Path, memory: &mut Budget) -> Result<LayerTree, IndexError> {
     let path = layer_dir.join(INDEX_FILE);
-    let bytes = std::fs::read(&path).map_err(|source| IndexError::Read {
+    let failed = |source| IndexError::Read {
         path: path.clone(),
         source,
+    };
+    let too_large = |exceeded: Exceeded| IndexError::Memory {
+        path: path.clone(),
+        limit: exceeded.limit,
+    };
+    let mut file = File::open(&path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    memory.charge(length).map_err(too_large)?;
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))
+        .map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+    (&mut file)
+        .take(length)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let tree = decode::decode(&bytes, memory).map_err(|problem| match problem {
+        decode::Problem::Memory(exceeded) => too_large(exceeded),
+        decode::Problem::Version => IndexError::Version { path: path.clone() },
+        decode::Problem::Checksum => IndexError::Checksum { path: path.clone() },
+        decode::Problem::Invalid(problem) => IndexError::Invalid {
+            path: path.clone(),
+            problem,
+        },
     })?;
-    decode::decode(&bytes).map_err(|problem| match problem {
-        decode::Problem::Version => IndexError::Version { path },
-        decode::Problem::Checksum => IndexError::Checksum { path },
-        decode::Problem::Invalid(problem) => IndexError::Invalid { path, problem },
-    })
+    drop(bytes);
+    memory.release(length);
+    Ok(tree)
 }
 
 #[cfg(test)]

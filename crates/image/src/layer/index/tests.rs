@@ -3,12 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::CHECKED;
-use super::decode::{Problem, decode};
-use super::encode::encode;
+use super::decode::{self, Problem};
+use super::encode;
+use crate::budget::Budget;
 use crate::erofs::crc32c;
 use crate::layer::tree::{
     Attributes, Child, Content, Extent, Extents, LayerInode, LayerTree, Target,
 };
+
+fn encode(tree: &LayerTree) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let checksum = encode::encode(tree, &mut bytes)?;
+    bytes[CHECKED - 4..CHECKED].copy_from_slice(&checksum.to_le_bytes());
+    assert!(bytes.len() as u64 <= super::length(tree));
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<LayerTree, Problem> {
+    decode::decode(bytes, &mut Budget::of(u64::MAX))
+}
 
 fn inode(content: Content) -> LayerInode {
     LayerInode {

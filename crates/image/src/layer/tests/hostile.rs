@@ -192,6 +192,7 @@ fn bombs_are_bounded_and_the_entry_is_named() {
         max_extension_bytes: 1000,
         max_sparse_segments: 3,
         sparse_files: true,
+        ..Limits::default()
     };
     let refused = |tar: Tar| complaint_within(&tar.finish(), &limits);
     assert_eq!(

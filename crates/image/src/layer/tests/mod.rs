@@ -1,5 +1,6 @@
 //! What a conversion promises.
 
+mod bounds;
 mod content;
 mod hostile;
 mod objects;
