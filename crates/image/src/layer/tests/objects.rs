@@ -4,7 +4,6 @@ use crate::layer::LayerError;
 use crate::layer::Limits;
 use crate::layer::testing::{Tar, converted, try_convert};
 use crate::layer::tree::{Attributes, Child, Content, LayerInode, LayerTree, Target};
-use bulkhead_types::chain;
 
 fn child<'t>(tree: &'t LayerTree, path: &str) -> &'t Child {
     let mut directory = 0;
