@@ -21,6 +21,7 @@ mod error;
 mod guest;
 mod image_inspect;
 mod images;
+mod kind;
 mod names;
 mod root;
 mod settings;
@@ -34,8 +35,9 @@ pub use container::{
 };
 pub use disk::DiskError;
 pub use engine::Engine;
-pub use error::{Error, ErrorKind, FileError};
+pub use error::Error;
 pub use guest::GuestError;
+pub use kind::{ErrorKind, FileError};
 pub use settings::{
     EngineConfig, Environment, LogLimits, Settings, SettingsError, parse_detach_keys,
 };

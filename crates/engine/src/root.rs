@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_types::ContainerId;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::FileError;
+use crate::kind::FileError;
 
 /// Paths below the state directory.
 #[derive(Debug, Clone)]

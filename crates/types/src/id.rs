@@ -71,9 +71,6 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// An execution in a container (`exec`); same form as a container's identifier.
-pub type ExecId = ContainerId;
-
 /// A container's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, as Docker has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -18,7 +18,7 @@ pub use chain::chain;
 pub use digest::{Digest, ParseDigestError};
 pub use exit::{ExitStatus, exit_code};
 pub use guest_text::GuestText;
-pub use id::{ContainerId, ContainerName, ExecId, ParseIdError};
+pub use id::{ContainerId, ContainerName, ParseIdError};
 pub use isolation::{Isolation, ParseIsolationError};
 pub use process::{Capabilities, ProcessSpec, Rlimit, TerminalSize};
 pub use signal::{ParseSignalError, Signal};

@@ -9,7 +9,8 @@ use bulkhead_sandbox::{
 
 use super::{Container, ContainerError};
 use crate::Engine;
-use crate::error::{Error, FileError};
+use crate::error::Error;
+use crate::kind::FileError;
 
 impl Engine {
     /// Connects descriptors to the main process's streams, from now on.

@@ -14,8 +14,9 @@ use super::remove::discard;
 use super::{Container, ContainerError, CreateOptions, Record, limits, mounts};
 use crate::Engine;
 use crate::disk::{copy_sparse, template};
-use crate::error::{Error, FileError};
+use crate::error::Error;
 use crate::guest::Guest;
+use crate::kind::FileError;
 use crate::names::{self, Names, Reservation};
 use crate::root::Root;
 

@@ -8,7 +8,7 @@ use bulkhead_sandbox::{
 use bulkhead_types::{ContainerId, ContainerName};
 
 use super::{OptionError, RecordError};
-use crate::error::{ErrorKind, FileError, io_kind};
+use crate::kind::{ErrorKind, FileError, io_kind};
 
 /// A container, or what was asked of it.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,8 @@ use nix::fcntl::Flock;
 use super::remove::{lock_container, runs, still_runs};
 use super::{Container, ContainerError};
 use crate::Engine;
-use crate::error::{Error, FileError};
+use crate::error::Error;
+use crate::kind::FileError;
 
 /// How to start a container.
 #[derive(Debug, Default)]

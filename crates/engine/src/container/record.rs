@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::merge::{ContainerConfig, HostOptions};
-use crate::error::FileError;
+use crate::kind::FileError;
 
 /// Name of the file in a container's directory; a directory without it was never finished.
 pub(crate) const FILE: &str = "config.json";

@@ -25,9 +25,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub struct RemoveOptions {
     /// `-f`: kill it first if it runs.
     pub force: bool,
-    /// `-v`: remove anonymous volumes too. They are disks inside the container's directory and go
-    /// with it in any case, so this changes nothing.
-    pub volumes: bool,
 }
 
 impl Engine {
@@ -163,7 +160,7 @@ pub(super) mod discard {
 
     use bulkhead_types::ContainerId;
 
-    use crate::error::FileError;
+    use crate::kind::FileError;
 
     /// Before the identifier of a container that is being deleted.
     const PREFIX: &str = ".removed-";

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub(crate) use sparse::copy as copy_sparse;
 pub(crate) use template::{find_tool, template};
 
-use crate::error::{ErrorKind, FileError, io_kind};
+use crate::kind::{ErrorKind, FileError, io_kind};
 
 /// A writable disk could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::FlockArg;
 
 use super::DiskError;
-use crate::error::FileError;
+use crate::kind::FileError;
 use crate::root::lock;
 
 /// Raised when the options below change, so that old templates are not used any more.

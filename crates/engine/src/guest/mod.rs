@@ -18,7 +18,7 @@ pub(crate) use agent::find_agent;
 pub(crate) use choice::choose;
 
 use crate::Engine;
-use crate::error::ErrorKind;
+use crate::kind::ErrorKind;
 
 /// The files that a compartment boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum GuestError {
 impl GuestError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Initramfs(InitramfsError::Write { source, .. }) => crate::error::io_kind(source),
+            Self::Initramfs(InitramfsError::Write { source, .. }) => crate::kind::io_kind(source),
             _ => ErrorKind::Unavailable,
         }
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_types::{ContainerId, ContainerName};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::FileError;
+use crate::kind::FileError;
 
 /// The name index of one root.
 #[derive(Debug, Clone)]

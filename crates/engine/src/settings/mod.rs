@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub use environment::{EngineConfig, Environment};
 pub use valid::{LogLimits, Settings, parse_detach_keys};
 
-use crate::error::{ErrorKind, io_kind};
+use crate::kind::{ErrorKind, io_kind};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]

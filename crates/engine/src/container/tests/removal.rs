@@ -17,13 +17,7 @@ fn a_running_container_is_not_removed_without_force() {
     drop(running);
     bench
         .engine
-        .remove(
-            "web",
-            RemoveOptions {
-                force: true,
-                volumes: true,
-            },
-        )
+        .remove("web", RemoveOptions { force: true })
         .unwrap();
     assert!(bench.entries("containers").is_empty() && bench.entries("names").is_empty());
     assert_eq!(
@@ -161,10 +155,7 @@ fn an_unreadable_or_newer_record_protects_every_image() {
             .unwrap_err();
         bench.engine.image("kept:1").unwrap();
     }
-    let force = RemoveOptions {
-        force: true,
-        ..Default::default()
-    };
+    let force = RemoveOptions { force: true };
     bench.engine.remove(container.id().short(), force).unwrap();
     bench.engine.remove_image("kept:1", false).unwrap();
 }
