@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what was built: program, agent, man pages, completions, and the tuned kernel if there is one.
+# Installs what was built: program, agent, man pages, completions, and the tuned kernels of both platforms as far as
+# kernel/build.sh has built them.
 # usage: scripts/install.sh PREFIX BULKHEAD
 set -euo pipefail
 
@@ -8,10 +9,15 @@ bulkhead=${2:?usage: scripts/install.sh PREFIX BULKHEAD}
 
 install -D -m 755 "$bulkhead" "$prefix/bin/bulkhead"
 install -D -m 755 "$(dirname "$bulkhead")/bulkhead-agent" "$prefix/lib/bulkhead/bulkhead-agent"
-kernel=$(ls -t "${XDG_CACHE_HOME:-$HOME/.cache}"/bulkhead/kernels/*/linux 2>/dev/null | head -n 1 || true)
-if [ -n "$kernel" ]; then
-    install -D -m 755 "$kernel" "$prefix/lib/bulkhead/linux-um"
-fi
+kernel() { # name in the cache, name under lib: the newest build, as the program itself would choose
+    local built
+    built=$(ls -t "${XDG_CACHE_HOME:-$HOME/.cache}"/bulkhead/kernels/*/"$1" 2>/dev/null | head -n 1 || true)
+    if [ -n "$built" ]; then
+        install -D -m 755 "$built" "$prefix/lib/bulkhead/$2"
+    fi
+}
+kernel linux linux-um
+kernel vmlinux linux-kvm
 pages=$(mktemp -d)
 trap 'rm -rf "$pages"' EXIT
 "$bulkhead" gen-man "$pages"

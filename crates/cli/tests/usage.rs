@@ -340,21 +340,58 @@ fn every_verb_has_help_and_a_man_page() {
         count += 1;
     }
     assert!(count > 25, "{count}");
+    for entry in std::fs::read_dir(&dir).expect("pages") {
+        let path = entry.expect("page").path();
+        let page = std::fs::read_to_string(&path).expect("text");
+        for section in ["EXAMPLES", "FILES", "ENVIRONMENT", "EXIT STATUS"] {
+            let heading = [format!(".SH {section}\n"), format!(".SH \"{section}\"\n")];
+            let text = heading
+                .iter()
+                .find_map(|heading| page.split_once(heading.as_str()));
+            let (_, text) = text.unwrap_or_else(|| panic!("{}: no {section}", path.display()));
+            assert!(
+                text.starts_with(".TP\n"),
+                "{}: nothing under {section}",
+                path.display()
+            );
+        }
+    }
     std::fs::remove_dir_all(&dir).expect("removable");
 }
 
 #[test]
 fn shells_get_completions() {
     for (shell, mark) in [
-        ("bash", "complete -F"),
+        ("bash", "complete -o default -F _bulkhead bulkhead"),
         ("zsh", "#compdef bulkhead"),
         ("fish", "complete -c bulkhead"),
     ] {
         let script = says(&["completion", shell]);
         assert!(
-            script.contains(mark) && script.contains("env-file"),
+            script.contains(mark) && script.contains(" __complete "),
             "{shell}"
         );
+    }
+    for (line, expected) in [
+        ("bulkhead run --isolation ", "kvm\t\nuser-mode\t\n"),
+        (
+            "bulkhead run --pull=",
+            "--pull=always\t\n--pull=missing\t\n--pull=never\t\n",
+        ),
+        ("bulkhead ps --format j", "json\t\n"),
+        ("bulkhead --log-level d", "debug\t\n"),
+        ("bulkhead inspect --type c", "container\t\n"),
+        ("bulkhead cont", "container\tManage containers\n"),
+        ("bulkhead exec x --ev", ""),
+        (
+            "bulkhead run --env-",
+            "--env-file\tRead in a file of environment variables\n",
+        ),
+        // Nothing is there, and nothing is made or complained about.
+        ("bulkhead rm ", ""),
+        ("bulkhead rmi 'x", ""),
+    ] {
+        assert_eq!(says(&["__complete", line]), expected, "{line}");
     }
     complains(
         &["completion", "tcsh"],

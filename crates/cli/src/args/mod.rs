@@ -6,10 +6,14 @@
 
 mod absent;
 mod complaint;
+mod cursor;
 mod parsers;
 mod tree;
 mod verb;
 
-pub use parsers::{KeyValue, ListFileError, boolean, env_file, label_file, parse_cpus, seconds};
-pub use tree::{full_tree, parse};
+pub use cursor::{Cursor, Line, Suggestion};
+pub use parsers::{
+    KeyValue, ListFileError, boolean, env_file, filter_text, label_file, parse_cpus, seconds,
+};
+pub use tree::{full_tree, globals, parse};
 pub use verb::{Arity, Execute, Group, Heading, Verb};

@@ -20,6 +20,9 @@ pub enum ValueError {
     /// A label without a name.
     #[error("invalid label '{0}': empty name")]
     Label(String),
+    /// A filter that is not `name=value`.
+    #[error("bad format of filter (expected name=value)")]
+    Filter,
 }
 
 /// A file of variables or labels that cannot be used.
@@ -87,6 +90,18 @@ pub fn parse_cpus(text: &str) -> Result<f64, ValueError> {
         .ok()
         .filter(|_| plain)
         .ok_or_else(|| ValueError::Cpus(text.to_owned()))
+}
+
+/// A `--filter`: checked for its form here, for its meaning where it is used.
+///
+/// # Errors
+/// No `=`.
+pub fn filter_text(text: &str) -> Result<String, ValueError> {
+    if text.contains('=') {
+        Ok(text.to_owned())
+    } else {
+        Err(ValueError::Filter)
+    }
 }
 
 /// A name and a value.

@@ -91,8 +91,13 @@ fn is_help(error: &clap::Error) -> bool {
     error.kind() == ErrorKind::DisplayHelp
 }
 
+/// The flags before the verb, as they stand on a line that is being typed.
+pub fn globals(words: &[OsString]) -> Option<ArgMatches> {
+    conventions(global_flags()).try_get_matches_from(words).ok()
+}
+
 /// How many words before the verb are flags and their values.
-fn globals_length(words: &[OsString]) -> usize {
+pub(super) fn globals_length(words: &[OsString]) -> usize {
     let command = global_flags();
     let mut index = 0;
     while let Some(word) = words.get(index) {
@@ -110,7 +115,7 @@ fn globals_length(words: &[OsString]) -> usize {
 }
 
 /// Whether `word`, which is a flag or several short ones, has its value in the next word.
-fn needs_next_word(command: &Command, word: &str) -> bool {
+pub(super) fn needs_next_word(command: &Command, word: &str) -> bool {
     let options = || command.get_arguments().filter(|arg| takes_value(arg));
     if let Some(long) = word.strip_prefix("--") {
         return options().any(|arg| arg.get_long() == Some(long));
@@ -121,7 +126,7 @@ fn needs_next_word(command: &Command, word: &str) -> bool {
 }
 
 /// The flags before the verb.
-fn global_flags() -> Command {
+pub(super) fn global_flags() -> Command {
     let command = Command::new("bulkhead")
         .arg(Arg::new("root").long("root").value_name("dir").value_parser(clap::value_parser!(std::path::PathBuf)).help(
             "State directory (default \"/var/lib/bulkhead\" for root, \"~/.local/share/bulkhead\" for others; also BULKHEAD_ROOT)",
@@ -217,7 +222,7 @@ fn group_command(group: &Group) -> Command {
     )
 }
 
-fn verb_flags(verb: &Verb) -> Command {
+pub(super) fn verb_flags(verb: &Verb) -> Command {
     with_help((verb.augment)(Command::new(verb.name)))
 }
 
@@ -284,13 +289,13 @@ fn with_help(command: Command) -> Command {
 }
 
 /// Whether the word behind this option is its value. Words without an option in front of them are none.
-fn takes_value(arg: &Arg) -> bool {
+pub(super) fn takes_value(arg: &Arg) -> bool {
     !arg.is_positional() && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
 /// pflag's conventions: `--flag=false`, the last of several wins, and the word behind an option is its value
 /// whatever it looks like, `--` included.
-fn conventions(command: Command) -> Command {
+pub(super) fn conventions(command: Command) -> Command {
     command.args_override_self(true).mut_args(|arg| {
         if takes_value(&arg) {
             return arg.allow_hyphen_values(true);

@@ -13,7 +13,7 @@ use crate::terminal::confirm;
 #[derive(Debug, Args)]
 pub struct ContainerPrune {
     /// Provide filter values (e.g. "until=24h")
-    #[arg(long, value_name = "filter", value_parser = super::images::filter_text)]
+    #[arg(long, value_name = "filter", value_parser = crate::args::filter_text)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
@@ -27,7 +27,10 @@ impl Execute for ContainerPrune {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let filters = Filters::parse(&self.filter).map_err(bulkhead_engine::Error::from)?;
-        if !self.force && !confirm("WARNING! This will remove all stopped containers.")? {
+        const WARNING: &str = "WARNING! This will remove all stopped containers.";
+        let confirmed =
+            self.force || confirm(WARNING).map_err(CliError::stream("ask for confirmation"))?;
+        if !confirmed {
             return Err(CliError::NotConfirmed("container prune"));
         }
         let report = context.engine()?.prune_containers(&filters)?;

@@ -17,7 +17,7 @@ pub struct ImagePrune {
     #[arg(short, long)]
     all: bool,
     /// Provide filter values (e.g. "until=24h")
-    #[arg(long, value_name = "filter", value_parser = super::images::filter_text)]
+    #[arg(long, value_name = "filter", value_parser = crate::args::filter_text)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
@@ -36,7 +36,9 @@ impl Execute for ImagePrune {
         } else {
             "WARNING! This will remove all dangling images."
         };
-        if !self.force && !confirm(warning)? {
+        let confirmed =
+            self.force || confirm(warning).map_err(CliError::stream("ask for confirmation"))?;
+        if !confirmed {
             return Err(CliError::NotConfirmed("image prune"));
         }
         let pruned = context.engine()?.prune_images(self.all, &filters)?;

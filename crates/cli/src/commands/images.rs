@@ -5,11 +5,10 @@ use bulkhead_image::{Image, Reference};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::ps::created_at;
 use crate::args::{Arity, Execute, KeyValue};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
-use crate::output::{Format, Listing, Out, ago, glob, image_size};
+use crate::output::{Format, Listing, Out, ago, created_at, glob, image_size};
 use crate::template::Value;
 
 /// Arguments of `images`.
@@ -22,7 +21,7 @@ pub struct Images {
     #[arg(long)]
     digests: bool,
     /// Filter output based on conditions provided
-    #[arg(short, long, value_name = "filter", value_parser = filter_text)]
+    #[arg(short, long, value_name = "filter", value_parser = crate::args::filter_text)]
     filter: Vec<String>,
     /// Format output: 'table', 'table TEMPLATE', 'json', or a Go template
     #[arg(long, value_name = "string")]
@@ -51,20 +50,6 @@ const HEADINGS: &[(&str, &str)] = &[
     ("UniqueSize", "UNIQUE SIZE"),
 ];
 const NONE: &str = "<none>";
-
-/// A `--filter`: checked for its form here, for its meaning where it is used.
-pub fn filter_text(text: &str) -> Result<String, FilterForm> {
-    if text.contains('=') {
-        Ok(text.to_owned())
-    } else {
-        Err(FilterForm)
-    }
-}
-
-/// Not `name=value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("bad format of filter (expected name=value)")]
-pub struct FilterForm;
 
 impl Execute for Images {
     const ABOUT: &'static str = "List images";

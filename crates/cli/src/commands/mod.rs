@@ -2,6 +2,7 @@
 
 mod attach;
 mod bootstrap;
+mod complete;
 mod completion;
 mod container_prune;
 mod create;
@@ -66,6 +67,7 @@ pub static VERBS: &[Verb] = &[
     Verb::new::<stop::Stop>("stop", Other),
     Verb::new::<tag::Tag>("tag", Other),
     Verb::new::<wait::Wait>("wait", Other),
+    Verb::new::<complete::Complete>("__complete", Hidden),
     Verb::new::<gen_man::GenMan>("gen-man", Hidden),
 ];
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
-use crate::output::{Format, Listing, Out, ago, ellipsis, image_size};
+use crate::output::{Format, Listing, Out, ago, created_at, ellipsis, image_size};
 use crate::template::{Value, quote};
 
 /// Arguments of `ps`.
@@ -19,7 +19,7 @@ pub struct Ps {
     #[arg(short, long)]
     all: bool,
     /// Filter output based on conditions provided
-    #[arg(short, long, value_name = "filter", value_parser = super::images::filter_text)]
+    #[arg(short, long, value_name = "filter", value_parser = crate::args::filter_text)]
     filter: Vec<String>,
     /// Format output: 'table', 'table TEMPLATE', 'json', or a Go template
     #[arg(long, value_name = "string")]
@@ -169,13 +169,6 @@ fn short_image(image: &str, id: &Digest) -> String {
     } else {
         name.familiar_name()
     }
-}
-
-/// Go's default form of a time, as Docker prints it.
-pub fn created_at(time: Timestamp) -> String {
-    time.to_zoned_datetime(jiff::tz::TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M:%S %z %Z")
-        .to_string()
 }
 
 #[cfg(test)]

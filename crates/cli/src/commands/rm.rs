@@ -16,6 +16,10 @@ pub struct Rm {
     force: bool,
     /// Remove anonymous volumes associated with the container (they always go with it)
     #[arg(short, long)]
+    #[allow(
+        dead_code,
+        reason = "anonymous volumes are inside the container and go with it in any case"
+    )]
     volumes: bool,
     #[arg(value_name = "CONTAINER", required = true, hide = true)]
     containers: Vec<String>,
@@ -27,10 +31,7 @@ impl Execute for Rm {
     const ARITY: Arity = Arity::AtLeast(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let options = RemoveOptions {
-            force: self.force,
-            volumes: self.volumes,
-        };
+        let options = RemoveOptions { force: self.force };
         let engine = context.engine()?;
         several::each(&self.containers, |name| {
             match engine.remove(name, options) {

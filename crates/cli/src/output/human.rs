@@ -11,6 +11,13 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     )
 }
 
+/// Go's default form of a time, as Docker prints it.
+pub fn created_at(time: Timestamp) -> String {
+    time.to_zoned_datetime(jiff::tz::TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S %z %Z")
+        .to_string()
+}
+
 /// Bytes with four significant digits, as `docker ps -s` prints them: `1.234kB`.
 pub fn size(bytes: u64) -> String {
     units(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])

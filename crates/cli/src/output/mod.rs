@@ -9,5 +9,5 @@ mod write;
 pub use columns::align;
 pub use format::{Format, Listing};
 pub use glob::glob;
-pub use human::{ago, binary_size, ellipsis, image_size, size};
+pub use human::{ago, binary_size, created_at, ellipsis, image_size, size};
 pub use write::Out;

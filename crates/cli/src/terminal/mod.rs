@@ -17,8 +17,6 @@ pub use stdio::{NotATerminal, Streams, Wanted, is_terminal, require_terminal, st
 use bulkhead_types::TerminalSize;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 
-use crate::error::CliError;
-
 /// The size of the terminal behind standard output, where there is one.
 pub fn size() -> Option<TerminalSize> {
     let mut size = libc::winsize {
@@ -52,19 +50,15 @@ pub fn end_by(signal: Signal) -> ! {
 ///
 /// # Errors
 /// When the question cannot be asked.
-pub fn confirm(warning: &str) -> Result<bool, CliError> {
+pub fn confirm(warning: &str) -> std::io::Result<bool> {
     use std::io::Write;
     let stdout = std::io::stdout();
-    let ask = || -> std::io::Result<String> {
-        write!(
-            &stdout,
-            "{warning}\nAre you sure you want to continue? [y/N] "
-        )?;
-        (&stdout).flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().map_err(CliError::stream("ask for confirmation"))?;
+    write!(
+        &stdout,
+        "{warning}\nAre you sure you want to continue? [y/N] "
+    )?;
+    (&stdout).flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -1,9 +1,8 @@
-//! `completion`: what a shell needs to complete our commands.
+//! `completion`: what a shell needs to complete our commands. The scripts ask the hidden verb `__complete`.
 
 use clap::{Args, ValueEnum};
-use clap_complete::{Shell, generate};
 
-use crate::args::{Arity, Execute, full_tree};
+use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
@@ -29,15 +28,13 @@ impl Execute for Completion {
     const ARITY: Arity = Arity::Exactly(1);
 
     fn execute(self, _: &Context) -> Result<u8, CliError> {
-        let shell = match self.shell {
-            Name::Bash => Shell::Bash,
-            Name::Fish => Shell::Fish,
-            Name::Zsh => Shell::Zsh,
+        let script = match self.shell {
+            Name::Bash => include_str!("bulkhead.bash"),
+            Name::Fish => include_str!("bulkhead.fish"),
+            Name::Zsh => include_str!("bulkhead.zsh"),
         };
-        let mut script = Vec::new();
-        generate(shell, &mut full_tree(), "bulkhead", &mut script);
         let mut out = Out::new();
-        out.text(&String::from_utf8_lossy(&script))
+        out.text(script)
             .and_then(|()| out.flush())
             .map_err(CliError::stream(WRITE_OUTPUT))?;
         Ok(0)

@@ -1,9 +1,12 @@
 //! `gen-man`: man pages, for `make install`. Not listed: nobody types it.
 
+mod examples;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::args::{Arity, Execute, full_tree};
 use crate::context::Context;
@@ -16,6 +19,101 @@ pub struct GenMan {
     directory: PathBuf,
 }
 
+/// Paths and variables with what they are for.
+type List = &'static [(&'static str, &'static str)];
+
+const FILES: List = &[
+    (
+        "/var/lib/bulkhead, ~/.local/share/bulkhead",
+        "The state directory of root and of other users: containers, images, layers.",
+    ),
+    (
+        "/etc/bulkhead/config.toml, ~/.config/bulkhead/config.toml",
+        "The configuration. The second wins over the first, key by key.",
+    ),
+    (
+        "~/.cache/bulkhead/kernels",
+        "Guest kernels that 'make kernel' built.",
+    ),
+];
+const ENVIRONMENT: List = &[
+    ("BULKHEAD_ROOT", "The state directory; --root wins over it."),
+    (
+        "BULKHEAD_ISOLATION",
+        "How kernels are run, kvm or user-mode; --isolation wins over it.",
+    ),
+    (
+        "BULKHEAD_KERNEL, BULKHEAD_AGENT",
+        "Guest kernel and agent, in place of the ones that are found.",
+    ),
+    (
+        "HOME, XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_CACHE_HOME",
+        "Where configuration, state and caches are.",
+    ),
+];
+/// Of the verbs that talk to registries.
+const REGISTRY_ENVIRONMENT: List = &[
+    (
+        "REGISTRY_AUTH_FILE",
+        "The file with the credentials for registries, in place of every other.",
+    ),
+    (
+        "DOCKER_CONFIG",
+        "The directory of the config.json with the credentials, in place of every other.",
+    ),
+];
+const COMMON_EXITS: List = &[
+    ("0", "It was done."),
+    (
+        "1",
+        "Something failed, or the number of words was wrong. Of several objects the rest was still done.",
+    ),
+    ("125", "A flag was wrong."),
+];
+const CONTAINER_EXITS: List = &[
+    ("125", "Bulkhead failed: no image, no kernel, a wrong flag."),
+    ("126", "The command was found but cannot be executed."),
+    ("127", "The command was not found."),
+    (
+        "128+n",
+        "Signal n ended the command; 137 also when the compartment was killed from outside.",
+    ),
+    ("other", "The command's own exit code."),
+];
+const CREATE_EXITS: List = &[
+    ("0", "It was done."),
+    ("1", "Something failed."),
+    ("125", "A flag, or a file that a flag names, was wrong."),
+];
+const EXEC_EXITS: List = &[
+    (
+        "1",
+        "Bulkhead failed, for example because the container does not run.",
+    ),
+    ("125", "A flag was wrong."),
+    ("126", "The command was found but cannot be executed."),
+    ("127", "The command was not found."),
+    ("128+n", "Signal n ended the command."),
+    ("other", "The command's own exit code."),
+];
+const START_EXITS: List = &[
+    (
+        "0",
+        "The containers were started; with -a: the command ended with 0.",
+    ),
+    (
+        "1",
+        "Something failed; without -a the rest was still started.",
+    ),
+    ("125", "A flag was wrong."),
+    ("other", "With -a: as of run."),
+];
+const DOCTOR_EXITS: List = &[
+    ("0", "Containers can run here."),
+    ("1", "They cannot, or something failed."),
+    ("125", "A flag was wrong."),
+];
+
 impl Execute for GenMan {
     const ABOUT: &'static str = "Write man pages into a directory";
     const USAGE: &'static str = "DIR";
@@ -26,21 +124,63 @@ impl Execute for GenMan {
             .map_err(CliError::file("create directory", &self.directory))?;
         let mut tree = full_tree();
         tree.build();
-        write(&tree, "bulkhead", &self.directory)?;
+        write(&tree, "", &self.directory)?;
         Ok(0)
     }
 }
 
-/// A page for the command and one for each below it.
-fn write(command: &Command, name: &str, directory: &Path) -> Result<(), CliError> {
+/// A page for the command and one for each below it. `words` are those behind `bulkhead`.
+fn write(command: &Command, words: &str, directory: &Path) -> Result<(), CliError> {
+    let name = format!("bulkhead {words}").trim_end().replace(' ', "-");
     let path = directory.join(format!("{name}.1"));
-    let mut page = Vec::new();
-    Man::new(command.clone())
-        .render(&mut page)
-        .and_then(|()| std::fs::write(&path, &page))
+    page(command, words)
+        .and_then(|page| std::fs::write(&path, page))
         .map_err(CliError::file("write", &path))?;
     for sub in command.get_subcommands() {
-        write(sub, &format!("{name}-{}", sub.get_name()), directory)?;
+        let words = format!("{words} {}", sub.get_name());
+        write(sub, words.trim_start(), directory)?;
     }
     Ok(())
+}
+
+fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    Man::new(command.clone()).render(&mut page)?;
+    let verb = words.split(' ').next_back().unwrap_or_default();
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXAMPLES"]);
+    for (line, text) in examples::of(words) {
+        roff.control("TP", []);
+        roff.text([bold(*line)]);
+        roff.text([roman(format!("{text}."))]);
+    }
+    list(&mut roff, "FILES", &[FILES]);
+    match verb {
+        "run" | "create" | "pull" | "push" => list(
+            &mut roff,
+            "ENVIRONMENT",
+            &[ENVIRONMENT, REGISTRY_ENVIRONMENT],
+        ),
+        _ => list(&mut roff, "ENVIRONMENT", &[ENVIRONMENT]),
+    }
+    let exits = match verb {
+        "run" => CONTAINER_EXITS,
+        "create" => CREATE_EXITS,
+        "exec" => EXEC_EXITS,
+        "start" => START_EXITS,
+        "doctor" => DOCTOR_EXITS,
+        _ => COMMON_EXITS,
+    };
+    list(&mut roff, "EXIT STATUS", &[exits]);
+    roff.to_writer(&mut page)?;
+    Ok(page)
+}
+
+fn list(roff: &mut Roff, heading: &str, lists: &[List]) {
+    roff.control("SH", [heading]);
+    for (name, text) in lists.iter().copied().flatten() {
+        roff.control("TP", []);
+        roff.text([bold(*name)]);
+        roff.text([roman(*text)]);
+    }
 }
