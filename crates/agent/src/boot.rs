@@ -44,6 +44,10 @@ enum BootError {
     Serve(#[source] ttrpc::Error),
 }
 
+/// Starts of exec'd processes that a container may hold up at a time; further ones wait for one of them to end. A thread
+/// costs the guest some 30 KiB.
+const MAX_HELD_UP: usize = 64;
+
 /// Runs the guest and powers it off. `program` is the path of the agent itself.
 pub fn run(program: PathBuf) -> ! {
     if let Err(error) = live(program) {
@@ -82,9 +86,10 @@ fn live(program: PathBuf) -> Result<(), BootError> {
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(MAX_HELD_UP)
         .build()
         .map_err(BootError::Runtime)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let control = control.await.map_err(BootError::Connect)?;
         let layout = Layout {
             run: PathBuf::from("/run"),
@@ -101,7 +106,10 @@ fn live(program: PathBuf) -> Result<(), BootError> {
         // After a lost connection the disks are worth as much as after a shutdown.
         guest.stop().await;
         Ok(())
-    })
+    });
+    // A thread that a container holds up does not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// Stacks the initial root on itself: containers leave it with pivot_root, which needs a root that is

@@ -1,8 +1,8 @@
 //! Starts a process without copying the agent.
 //!
 //! A fork costs a user-mode kernel milliseconds: a new address space is a new process of the host.
-//! So the child borrows the agent's memory on a stack of its own, and the agent stands still until the
-//! child has executed its program or given up, as posix_spawn(3) does it. clone3 puts the child into
+//! So the child borrows the agent's memory on a stack of its own, and the calling thread stands still until
+//! the child has executed its program or given up, as posix_spawn(3) does it. clone3 puts the child into
 //! its cgroup and namespaces in the same call and hands back a pidfd.
 
 use std::ffi::c_void;
@@ -59,7 +59,8 @@ pub(crate) fn start(
     }
     // SAFETY: the arguments, the stack and the plan outlive the child's use of them, because
     // CLONE_VFORK stops this thread until the child has executed or ended. The child runs `child_main`
-    // on its own stack and never returns. The agent has one thread, so no lock is held elsewhere.
+    // on its own stack and never returns. Other threads of the agent go on meanwhile; the child takes no lock that one of
+    // them could hold, and changes nothing that they can see.
     let result = unsafe { clone3(&raw const args, child_main, (&raw mut *plan).cast()) };
     if result < 0 {
         return Err(io::Error::from_raw_os_error(

@@ -6,17 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
 
-use bulkhead_protocol::api::CreateContainerRequest;
+use bulkhead_protocol::api::{CreateContainerRequest, Tmpfs, Volume};
 
 use crate::cgroup::{Cgroup, CgroupError, Limits};
+use crate::devices::{self, DeviceError};
 use crate::disks::{DiskError, Disks};
 use crate::inside::Inside;
 use crate::machine::{self, MachineError};
 use crate::process::Process;
 use crate::rootfs::{self, Root, RootError, Sources};
-use crate::syscalls;
-use crate::tmpfs::{self, InvalidOption};
-use crate::view::{self, Step};
+use crate::view::{Mount, MountKind, View};
 use crate::volume::{self, VolumeError};
 
 /// Where things are; differs in tests.
@@ -41,6 +40,8 @@ pub struct Layout {
 pub(crate) enum CreateError {
     #[error("the container exists already")]
     Exists,
+    #[error("the thread that creates the container failed")]
+    Thread(#[source] tokio::task::JoinError),
     #[error("the request names no root file system")]
     NoRoot,
     #[error(transparent)]
@@ -55,12 +56,8 @@ pub(crate) enum CreateError {
     NoCgroups,
     #[error(transparent)]
     Machine(#[from] MachineError),
-    #[error("cannot mount {target}")]
-    Tmpfs {
-        target: String,
-        #[source]
-        source: InvalidOption,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("{0} is not an absolute path without null bytes")]
     Target(String),
     #[error("cannot open {path}")]
@@ -77,20 +74,21 @@ pub(crate) struct Container {
     root: Root,
     pub(crate) cgroup: Option<Cgroup>,
     pub(crate) read_only: bool,
+    /// Flags of the root's mount beside read-only.
+    pub(crate) root_flags: MsFlags,
     /// The main process runs under the agent's init.
     pub(crate) init: bool,
     /// Time that mounting took.
     pub(crate) mount_ns: u64,
-    pts: PathBuf,
-    volumes: Vec<PathBuf>,
+    /// What the first process builds for itself and all others.
+    pub(crate) view: View,
     stage: Mutex<Stage>,
 }
 
-/// created → starting → running; a main process that has ended stays.
+/// created ⇄ starting → running. A start that failed can be tried again; a main process that has ended stays.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// The steps that the first process takes to build its view.
-    Created(Vec<Step>),
+    Created,
     Starting,
     Running(Arc<Process>),
 }
@@ -120,10 +118,17 @@ impl Container {
         };
         let run = layout.run.join(name);
         let began = machine::since_boot();
+        // What an image calls a device is none, unless the container is privileged.
+        let nodev = if request.privileged {
+            MsFlags::empty()
+        } else {
+            MsFlags::MS_NODEV
+        };
         let sources = Sources {
             image: &image,
             scratch: scratch.as_deref(),
             hostname: &request.hostname,
+            flags: nodev,
         };
         let root = Root::mount(&run, &sources)?;
         let pts = run.join("pts");
@@ -146,15 +151,12 @@ impl Container {
             None => None,
         };
 
-        let shm_size = if request.shm_size == 0 {
-            64 << 20
+        let nodes = devices::make(&run.join("nodes"), &layout.dev, &request.devices)?;
+        let guest_nodes = if request.privileged {
+            devices::all(&layout.dev)?
         } else {
-            request.shm_size
+            Vec::new()
         };
-        let mut steps = view::base(detach(&pts)?, shm_size, cgroup.is_some())
-            .map_err(|_| CreateError::Target("/dev/shm".to_owned()))?;
-        let mut mounts = Vec::new();
-        let mut volumes = Vec::new();
         if layout.owns_machine && !request.volumes.is_empty() {
             // Filling a volume reads the image through /proc/self/fd.
             rootfs::attach(
@@ -165,52 +167,44 @@ impl Container {
                 "",
             )?;
         }
+        let mut mounts = Vec::new();
         for (index, wanted) in request.volumes.iter().enumerate() {
-            check_target(&wanted.target)?;
             let place = run.join(format!("volume{index}"));
-            rootfs::create(&place)?;
-            let disk = disks.find(&wanted.serial)?;
-            rootfs::attach(
-                &disk,
-                &place,
-                "ext4",
-                MsFlags::empty(),
-                "discard,noinit_itable",
-            )?;
-            volumes.push(place.clone());
-            let data = {
-                let path = root.path();
-                let inside =
-                    Inside::open(&path).map_err(|source| CreateError::Open { path, source })?;
-                volume::fill_once(&place, &inside, &wanted.target)?
-            };
-            let steps = view::volume(detach(&data)?, &wanted.target, wanted.read_only)
-                .map_err(|_| CreateError::Target(wanted.target.clone()))?;
-            mounts.push((wanted.target.as_str(), steps));
+            mounts.push(make_volume(&root, disks, &place, wanted, nodev)?);
         }
         for wanted in &request.tmpfs {
-            check_target(&wanted.target)?;
-            let options = tmpfs::parse(&wanted.options).map_err(|source| CreateError::Tmpfs {
-                target: wanted.target.clone(),
-                source,
-            })?;
-            let step = view::tmpfs(&wanted.target, options)
-                .map_err(|_| CreateError::Target(wanted.target.clone()))?;
-            mounts.push((wanted.target.as_str(), vec![step]));
+            mounts.push(tmpfs(wanted)?);
         }
         // A mount must not hide one below it.
-        mounts.sort_by_key(|(target, _)| target.split('/').filter(|part| !part.is_empty()).count());
-        steps.extend(mounts.into_iter().flat_map(|(_, steps)| steps));
+        mounts.sort_by_key(Mount::depth);
+        let covered = mounts
+            .iter()
+            .any(|mount| mount.target.as_c_str() == c"/etc");
+        let view = View {
+            pts,
+            shm_size: match request.shm_size {
+                0 => 64 << 20,
+                size => size,
+            },
+            cgroups: cgroup.is_some(),
+            privileged: request.privileged,
+            nodes,
+            guest_nodes,
+            mounts,
+            files: root.files(covered),
+            masked: targets(&request.masked_paths)?,
+            readonly: targets(&request.readonly_paths)?,
+        };
 
         Ok(Self {
             root,
             cgroup,
             read_only: wanted.read_only,
+            root_flags: nodev,
             init: request.init,
             mount_ns,
-            pts,
-            volumes,
-            stage: Mutex::new(Stage::Created(steps)),
+            view,
+            stage: Mutex::new(Stage::Created),
         })
     }
 
@@ -226,7 +220,7 @@ impl Container {
 
     /// The multiplexer of the container's own terminals.
     pub(crate) fn ptmx(&self) -> String {
-        self.pts.join("ptmx").to_string_lossy().into_owned()
+        self.view.pts.join("ptmx").to_string_lossy().into_owned()
     }
 
     /// The state; held only for moments, never across an await.
@@ -239,31 +233,58 @@ impl Container {
 
     /// Unmounts all disks. To be called when all processes have ended.
     pub(crate) fn unmount(&self) -> nix::Result<()> {
-        if let Stage::Created(steps) = &mut *self.stage() {
-            // Detached mounts keep their disks busy.
-            steps.clear();
-        }
-        for volume in &self.volumes {
-            umount2(volume, MntFlags::empty())?;
+        for mount in &self.view.mounts {
+            if let MountKind::Volume { disk, .. } = &mount.kind {
+                umount2(disk, MntFlags::empty())?;
+            }
         }
         self.root.unmount()
     }
 }
 
-fn check_target(target: &str) -> Result<(), CreateError> {
-    if target.starts_with('/') && !target.contains('\0') {
-        Ok(())
-    } else {
-        Err(CreateError::Target(target.to_owned()))
-    }
+/// Mounts a volume's disk at `place`, fills it if it is new, and says where the container sees it.
+fn make_volume(
+    root: &Root,
+    disks: &Disks,
+    place: &Path,
+    wanted: &Volume,
+    flags: MsFlags,
+) -> Result<Mount, CreateError> {
+    let target = target(&wanted.target)?;
+    rootfs::create(place)?;
+    let disk = disks.find(&wanted.serial)?;
+    rootfs::attach(&disk, place, "ext4", flags, "discard,noinit_itable")?;
+    let path = root.path();
+    let inside = Inside::open(&path).map_err(|source| CreateError::Open { path, source })?;
+    Ok(Mount {
+        target,
+        kind: MountKind::Volume {
+            disk: place.to_owned(),
+            path: volume::fill_once(place, &inside, &wanted.target)?,
+            read_only: wanted.read_only,
+        },
+    })
 }
 
-fn detach(path: &Path) -> Result<std::os::fd::OwnedFd, CreateError> {
-    let text = path.to_string_lossy();
-    let failed = |source| CreateError::Open {
-        path: path.to_owned(),
-        source,
-    };
-    let target = CString::new(text.as_bytes()).map_err(|error| failed(error.into()))?;
-    syscalls::open_tree(&target).map_err(failed)
+fn tmpfs(wanted: &Tmpfs) -> Result<Mount, CreateError> {
+    let data = CString::new(wanted.data.as_str());
+    Ok(Mount {
+        target: target(&wanted.target)?,
+        kind: MountKind::Tmpfs {
+            flags: MsFlags::from_bits_truncate(libc::c_ulong::from(wanted.flags)),
+            data: data.map_err(|_| CreateError::Target(wanted.target.clone()))?,
+            keep_mode: wanted.keep_mode,
+        },
+    })
+}
+
+fn targets(paths: &[String]) -> Result<Vec<CString>, CreateError> {
+    paths.iter().map(|path| target(path)).collect()
+}
+
+fn target(path: &str) -> Result<CString, CreateError> {
+    CString::new(path)
+        .ok()
+        .filter(|_| path.starts_with('/'))
+        .ok_or_else(|| CreateError::Target(path.to_owned()))
 }

@@ -7,9 +7,10 @@ use std::ffi::{CStr, CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execv, fork, getpgrp, setpgid, tcsetpgrp};
+
+use crate::syscalls;
 
 /// What the agent calls itself in this part. The file to execute follows, then its arguments.
 pub(crate) const NAME: &CStr = c"bulkhead-init";
@@ -74,14 +75,14 @@ fn become_command(file: &CStr, args: &[CString], mask: &SigSet) -> u8 {
 
 fn serve(child: Pid, caught: &SigSet) -> u8 {
     loop {
-        match caught.wait() {
-            Ok(Signal::SIGCHLD) => {
+        match syscalls::take_signal(caught) {
+            Ok(libc::SIGCHLD) => {
                 if let Some(code) = reap(child) {
                     return code;
                 }
             }
-            Ok(signal) => {
-                kill(child, signal).ok();
+            Ok(number) => {
+                syscalls::signal_child(child.as_raw(), number).ok();
             }
             Err(_) => {}
         }
@@ -91,16 +92,10 @@ fn serve(child: Pid, caught: &SigSet) -> u8 {
 /// Reaps all that have ended; the code of `child` if it is among them.
 fn reap(child: Pid) -> Option<u8> {
     let mut code = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == child => {
-                code = Some(u8::try_from(status & 0xff).unwrap_or(u8::MAX));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                code = Some(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX));
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return code,
-            Ok(_) => {}
+    while let Ok(Some((pid, its))) = syscalls::reap_any() {
+        if pid == child.as_raw() {
+            code = Some(its);
         }
     }
+    code
 }

@@ -12,21 +12,20 @@
 //! init      the second life of the program: PID 1 of a container that wants one
 //! ```
 //!
-//! One thread, no daemon, and few system calls: in a user-mode kernel each costs 18 µs, a thread or a
-//! fork a hundred times that. What an image or a container can influence (account files, links, device
+//! One thread for all that cannot be held up (a thread more starts an exec'd process or fills volumes), no
+//! daemon, and few system calls: in a user-mode kernel each costs 18 µs, a thread or a fork a hundred times that. What an image or a container can influence (account files, links, device
 //! nodes, output) is bounded or left to the kernel's own containment; what the host sends is trusted,
 //! since the host made the guest.
 
 mod boot;
-mod capabilities;
 mod cgroup;
 mod child;
 mod clone;
 mod container;
+mod devices;
 mod disks;
 mod init;
 mod inside;
-mod limits;
 mod machine;
 mod modules;
 mod process;
@@ -39,7 +38,6 @@ mod starter;
 mod streams;
 mod syscalls;
 mod terminal;
-mod tmpfs;
 mod transport;
 mod user;
 mod view;

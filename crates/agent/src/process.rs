@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::wait::WaitStatus;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -141,11 +140,8 @@ async fn ended(pidfd: &AsyncFd<Arc<OwnedFd>>) -> u8 {
         // A pidfd that cannot be polled leaves the blocking wait below.
         let guard = pidfd.readable().await;
         match syscalls::reap(pidfd.get_ref()) {
-            Ok(WaitStatus::Exited(_, code)) => return u8::try_from(code & 0xff).unwrap_or(u8::MAX),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return u8::try_from(128 + signal as i32).unwrap_or(u8::MAX);
-            }
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {
+            Ok(code) => return code,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
                 if let Ok(mut guard) = guard {
                     guard.clear_ready();
                 }

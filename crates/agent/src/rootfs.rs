@@ -8,8 +8,10 @@
 //! ```
 //!
 //! The generated files are a layer, not bind mounts: no system calls per file, no target path that a
-//! hostile image could bend, and nothing of them ends up in the container's changes.
+//! hostile image could bend, and nothing of them ends up in the container's changes. Where the image's /etc is a link,
+//! or a mount covers /etc, a layer would not be seen: there the files are mounted over those of the container.
 
+use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub(crate) struct Sources<'a> {
     /// Device with the ext4 scratch file system; a tmpfs takes its place without.
     pub(crate) scratch: Option<&'a Path>,
     pub(crate) hostname: &'a str,
+    /// Of the root's mount.
+    pub(crate) flags: MsFlags,
 }
 
 /// What failed.
@@ -52,16 +56,17 @@ pub(crate) enum RootError {
 #[derive(Debug)]
 pub(crate) struct Root {
     run: PathBuf,
+    /// Directory of the generated files.
+    etc: PathBuf,
+    /// It is a layer of the root.
+    layered: bool,
 }
 
 impl Root {
     /// Mounts all layers below the directory `run`, which is created.
     pub(crate) fn mount(run: &Path, sources: &Sources<'_>) -> Result<Self, RootError> {
-        let this = Self {
-            run: run.to_owned(),
-        };
         let [root, image, scratch, files] =
-            ["root", "image", "scratch", "files"].map(|name| this.run.join(name));
+            ["root", "image", "scratch", "files"].map(|name| run.join(name));
         for directory in [run, &root, &image, &scratch, &files] {
             create(directory)?;
         }
@@ -87,7 +92,13 @@ impl Root {
         }
         let upper = scratch.join("upper");
         prepare(&upper, make_layer(&image, &upper, &scratch.join("work")))?;
-        prepare(&files, write_files(&image, &files, sources.hostname))?;
+        let layered = has_directory(&image).map_err(|source| RootError::Prepare {
+            path: image.join("etc"),
+            source,
+        })?;
+        let etc = if layered { &files } else { run }.join("etc");
+        let like = image.join("etc");
+        prepare(&etc, write_files(&like, &etc, sources.hostname))?;
         let options = format!(
             "lowerdir={}:{},upperdir={},workdir={}",
             files.display(),
@@ -99,15 +110,33 @@ impl Root {
             Path::new("overlay"),
             &root,
             "overlay",
-            MsFlags::empty(),
+            sources.flags,
             &options,
         )?;
-        Ok(this)
+        Ok(Self {
+            run: run.to_owned(),
+            etc,
+            layered,
+        })
     }
 
     /// Where the container's root is mounted.
     pub(crate) fn path(&self) -> PathBuf {
         self.run.join("root")
+    }
+
+    /// The generated files that have to be mounted over the container's, with their paths there; `covered` says that
+    /// another mount lies on /etc.
+    pub(crate) fn files(&self, covered: bool) -> Vec<(PathBuf, CString)> {
+        if self.layered && !covered {
+            return Vec::new();
+        }
+        let paths = [c"/etc/hostname", c"/etc/hosts", c"/etc/resolv.conf"];
+        FILES
+            .iter()
+            .zip(paths)
+            .map(|(name, path)| (self.etc.join(name), path.to_owned()))
+            .collect()
     }
 
     /// Unmounts everything, so that the scratch file system is clean on its disk.
@@ -189,30 +218,35 @@ fn imitate(like: &std::fs::Metadata, path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(like.mode() & 0o7777))
 }
 
-/// Writes the files that Docker provides, unless the image's /etc is something else than a directory.
-fn write_files(image: &Path, files: &Path, hostname: &str) -> io::Result<()> {
-    let etc = files.join("etc");
-    let like = match std::fs::symlink_metadata(image.join("etc")) {
-        Ok(metadata) if !metadata.is_dir() => return Ok(()),
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+/// What Docker provides in /etc.
+const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// Whether a layer's /etc is seen above the image: not where the image has something else than a directory there.
+fn has_directory(image: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(image.join("etc")) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the files that Docker provides into the directory `etc`, made like the image's.
+fn write_files(like: &Path, etc: &Path, hostname: &str) -> io::Result<()> {
+    let like = std::fs::symlink_metadata(like)
+        .ok()
+        .filter(std::fs::Metadata::is_dir);
     let mode = like.as_ref().map_or(0o755, |like| like.mode() & 0o7777);
-    match std::fs::DirBuilder::new().mode(mode).create(&etc) {
+    match std::fs::DirBuilder::new().mode(mode).create(etc) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
     if let Some(like) = like
         && (like.uid() != 0 || like.gid() != 0)
     {
-        imitate(&like, &etc)?;
+        imitate(&like, etc)?;
     }
-    for (name, text) in [
-        ("hostname", format!("{hostname}\n")),
-        ("hosts", hosts(hostname)),
-        ("resolv.conf", String::new()),
-    ] {
+    let texts = [format!("{hostname}\n"), hosts(hostname), String::new()];
+    for (name, text) in FILES.iter().zip(texts) {
         let mut options = std::fs::File::options();
         let mut file = options
             .write(true)
@@ -250,7 +284,7 @@ mod tests {
         std::fs::create_dir(&files).unwrap();
         let odd = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(image.join("etc"), odd).unwrap();
-        write_files(&image, &files, "box").unwrap();
+        write_files(&image.join("etc"), &files.join("etc"), "box").unwrap();
         let mode = std::fs::metadata(files.join("etc")).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o711);
         assert_eq!(
@@ -266,13 +300,21 @@ mod tests {
     }
 
     #[test]
-    fn an_image_whose_etc_is_a_link_is_left_alone() {
+    fn files_that_a_layer_cannot_show_are_mounted() {
         let top = tempfile::tempdir().unwrap();
-        let [image, files] = ["image", "files"].map(|name| top.path().join(name));
-        std::fs::create_dir(&image).unwrap();
-        std::fs::create_dir(&files).unwrap();
-        std::os::unix::fs::symlink("/usr/etc", image.join("etc")).unwrap();
-        write_files(&image, &files, "box").unwrap();
-        assert!(!files.join("etc").exists());
+        assert!(has_directory(top.path()).unwrap(), "the layer makes one");
+        std::os::unix::fs::symlink("/usr/etc", top.path().join("etc")).unwrap();
+        assert!(!has_directory(top.path()).unwrap());
+        let root = |layered| Root {
+            run: "/run/x".into(),
+            etc: "/run/x/etc".into(),
+            layered,
+        };
+        assert!(root(true).files(false).is_empty());
+        for files in [root(true).files(true), root(false).files(false)] {
+            assert_eq!(files.len(), 3);
+            let hosts = (PathBuf::from("/run/x/etc/hosts"), c"/etc/hosts".to_owned());
+            assert!(files.contains(&hosts), "{files:?}");
+        }
     }
 }

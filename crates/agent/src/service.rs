@@ -30,7 +30,7 @@ use crate::transport::Dial;
 /// The guest: its containers and their processes.
 pub struct Guest {
     layout: Layout,
-    disks: Disks,
+    disks: Arc<Disks>,
     dialer: Box<dyn Dial>,
     kernel_release: String,
     started_at_ns: u64,
@@ -40,6 +40,8 @@ pub struct Guest {
 
 #[derive(Default)]
 struct State {
+    /// What cgroup and directory of a container are called, by its identifier; also of one that is being created.
+    names: HashMap<String, String>,
     containers: HashMap<String, Arc<Container>>,
     processes: HashMap<String, Arc<Process>>,
 }
@@ -51,7 +53,7 @@ impl Guest {
             .map(|names| names.release().to_string_lossy().into_owned())
             .unwrap_or_default();
         Self {
-            disks: Disks::new(&layout.blocks, &layout.dev),
+            disks: Arc::new(Disks::new(&layout.blocks, &layout.dev)),
             layout,
             dialer,
             kernel_release,
@@ -109,12 +111,21 @@ fn status(code: Code, message: impl ToString) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message))
 }
 
-/// Names the cgroup and the directory of a container: short, and free of what a path must not hold.
-fn short_name(id: &str) -> String {
-    id.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(12)
-        .collect()
+/// A name for a container's cgroup and directory: short, free of what a path must not hold, and nobody else's.
+fn free_name<'a>(id: &str, taken: impl Iterator<Item = &'a String> + Clone) -> String {
+    let letters = id.chars().filter(char::is_ascii_alphanumeric);
+    let mut name: String = letters.take(12).collect();
+    if name.is_empty() {
+        name.push('c');
+    }
+    let short = name.len();
+    let mut number = 1;
+    while taken.clone().any(|other| *other == name) {
+        number += 1;
+        name.truncate(short);
+        name.push_str(&format!("-{number}"));
+    }
+    name
 }
 
 #[async_trait]
@@ -134,22 +145,40 @@ impl Agent for Guest {
         request: CreateContainerRequest,
     ) -> ttrpc::Result<CreateContainerResponse> {
         let began = machine::since_boot();
-        let mut state = self.state();
-        let name = short_name(&request.container_id);
-        let taken = |known: &String| short_name(known) == name;
-        let created = if name.is_empty() || state.containers.keys().any(taken) {
-            Err(CreateError::Exists)
-        } else {
-            Container::create(&self.layout, &self.disks, &name, &request)
+        let failed = |error: &CreateError| status(Code::FAILED_PRECONDITION, chain(error));
+        let id = request.container_id.clone();
+        let name = {
+            let mut state = self.state();
+            if state.names.contains_key(&id) {
+                return Err(failed(&CreateError::Exists));
+            }
+            let name = free_name(&id, state.names.values());
+            state.names.insert(id.clone(), name.clone());
+            name
         };
-        let container =
-            created.map_err(|error| status(Code::FAILED_PRECONDITION, chain(&error)))?;
+        let created = if request.volumes.is_empty() {
+            Container::create(&self.layout, &self.disks, &name, &request)
+        } else {
+            // Filling a volume may take minutes, in which other containers want to be served.
+            let (layout, disks) = (self.layout.clone(), Arc::clone(&self.disks));
+            let work = move || Container::create(&layout, &disks, &name, &request);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(created) => created,
+                Err(error) => Err(CreateError::Thread(error)),
+            }
+        };
+        let mut state = self.state();
+        let container = match created {
+            Ok(container) => container,
+            Err(error) => {
+                state.names.remove(&id);
+                return Err(failed(&error));
+            }
+        };
         let mut response = CreateContainerResponse::new();
         response.total_ns = machine::since_boot().saturating_sub(began);
         response.mount_ns = container.mount_ns;
-        state
-            .containers
-            .insert(request.container_id, Arc::new(container));
+        state.containers.insert(id, Arc::new(container));
         Ok(response)
     }
 
@@ -265,7 +294,26 @@ mod tests {
 
     #[test]
     fn no_container_identifier_makes_a_path() {
-        assert_eq!(short_name("../../etc/passwd"), "etcpasswd");
-        assert_eq!(short_name(&"ab".repeat(32)), "abababababab");
+        let none = [].iter();
+        assert_eq!(free_name("../../etc/passwd", none.clone()), "etcpasswd");
+        assert_eq!(free_name(&"ab".repeat(32), none.clone()), "abababababab");
+        assert_eq!(free_name("../..", none), "c");
+    }
+
+    #[test]
+    fn identifiers_that_begin_alike_have_names_of_their_own() {
+        let mut taken: Vec<String> = Vec::new();
+        for id in [
+            "nginx-container-a",
+            "nginx-container-b",
+            "nginx-container-c",
+            "n.g.inxcontain",
+        ] {
+            let name = free_name(id, taken.iter());
+            assert!(!taken.contains(&name), "{name}");
+            assert!(!name.contains('/') && !name.contains('.'), "{name}");
+            taken.push(name);
+        }
+        assert_eq!(taken[0], "nginxcontain");
     }
 }

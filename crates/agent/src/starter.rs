@@ -5,17 +5,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
 use bulkhead_protocol::api::{self, StartFailure, start_failure::Kind};
+use bulkhead_types::Resource;
 
-use crate::capabilities;
 use crate::child::{Failure, Outcome, Place, Plan, Stage as ChildStage};
 use crate::clone;
 use crate::container::{Container, Layout, Stage};
-use crate::limits::{self, Limit};
 use crate::process::Process;
 use crate::program::{self, NoProgram, describe};
 use crate::pump::Method;
@@ -35,8 +35,6 @@ pub(crate) struct Context<'a> {
 /// Everything about a process that can be worked out before it exists.
 struct Prepared {
     identity: Identity,
-    limits: Vec<Limit>,
-    capabilities_to_drop: Vec<u8>,
     directory: CString,
     files: Vec<CString>,
     args: Vec<CString>,
@@ -80,7 +78,7 @@ pub(crate) async fn start(
     if main {
         start_main(context, container, process, &prepared, ends, host)
     } else {
-        start_further(container, process, &prepared, ends, host)
+        start_further(container, process, prepared, ends, host).await
     }
 }
 
@@ -99,14 +97,6 @@ fn prepare(container: &Container, process: &api::Process) -> Result<Prepared, St
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     let identity = user::resolve(&process.user, &passwd, &group)
         .map_err(|error| failure(Kind::UNKNOWN_USER, error.to_string()))?;
-    let capabilities_to_drop = capabilities::to_drop(&process.capabilities)
-        .map_err(|error| setup("cannot set capabilities", &error))?;
-    let limits = process
-        .rlimits
-        .iter()
-        .map(|wanted| limits::limit(&wanted.name, wanted.soft, wanted.hard))
-        .collect::<Result<_, _>>()
-        .map_err(|error| setup("cannot set resource limits", &error))?;
     let command = process.args.first().map_or("", String::as_str);
     if command.is_empty() {
         return Err(failure(Kind::NOT_FOUND, "no command specified"));
@@ -136,8 +126,6 @@ fn prepare(container: &Container, process: &api::Process) -> Result<Prepared, St
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(Prepared {
-        limits,
-        capabilities_to_drop,
         directory: CString::new(directory).map_err(null_byte)?,
         files: program::candidates(command, &env).map_err(null_byte)?,
         args: strings(&process.args).map_err(null_byte)?,
@@ -154,28 +142,46 @@ fn start_main(
     ends: ProcessEnds,
     host: HostEnds,
 ) -> Result<(Arc<Process>, u32), StartFailure> {
-    let mut steps = match std::mem::replace(&mut *container.stage(), Stage::Starting) {
-        Stage::Created(steps) => steps,
-        other => {
-            *container.stage() = other;
-            return Err(failure(
-                Kind::NOT_RUNNING,
-                "the container was started already",
-            ));
+    {
+        let mut stage = container.stage();
+        if !matches!(*stage, Stage::Created) {
+            let message = "the container was started already";
+            return Err(failure(Kind::NOT_RUNNING, message));
         }
+        *stage = Stage::Starting;
+    }
+    let started = clone_main(context, container, process, prepared, ends, host);
+    *container.stage() = match &started {
+        Ok((process, _)) => Stage::Running(Arc::clone(process)),
+        // The namespaces went with the process that could not start: the next try makes them anew.
+        Err(_) => Stage::Created,
     };
-    if let ProcessEnds::Terminal { path, .. } = &ends {
-        steps.extend(view::console(path));
-    }
-    if prepared.identity.uid != 0 {
-        steps.extend(view::unprivileged_network());
-    }
+    started
+}
+
+fn clone_main(
+    context: &Context<'_>,
+    container: &Arc<Container>,
+    process: &api::Process,
+    prepared: &Prepared,
+    ends: ProcessEnds,
+    host: HostEnds,
+) -> Result<(Arc<Process>, u32), StartFailure> {
+    let console = match &ends {
+        ProcessEnds::Terminal { path, .. } => Some(path.as_c_str()),
+        ProcessEnds::Files(_) => None,
+    };
+    let steps = container
+        .view
+        .steps(console)
+        .map_err(|error| setup("cannot prepare what the container sees", &error))?;
     let root = CString::new(container.root().to_string_lossy().as_bytes())
         .map_err(|error| setup("cannot enter the root file system", &error))?;
     let place = Place::New {
         root,
         steps,
         read_only: container.read_only,
+        flags: container.root_flags,
         cgroups: container.cgroup.is_some(),
     };
     let program = match container.init {
@@ -197,7 +203,6 @@ fn start_main(
     let (pidfd, pid) = started?;
     let process = Process::watch(pidfd, true, host.flow(), Arc::clone(container))
         .map_err(|error| setup("cannot watch the process", &error))?;
-    *container.stage() = Stage::Running(Arc::clone(&process));
     Ok((process, pid))
 }
 
@@ -206,32 +211,52 @@ fn open_program(path: &Path) -> Result<OwnedFd, StartFailure> {
         .map_err(|error| setup("cannot open the agent for the container's init", &error))
 }
 
-fn start_further(
+async fn start_further(
     container: &Arc<Container>,
     process: &api::Process,
-    prepared: &Prepared,
+    prepared: Prepared,
     ends: ProcessEnds,
     host: HostEnds,
 ) -> Result<(Arc<Process>, u32), StartFailure> {
-    let not_running = || failure(Kind::NOT_RUNNING, "the container is not running");
     let init = match &*container.stage() {
         Stage::Running(main) if !main.has_ended() => main.pidfd().try_clone(),
         _ => return Err(not_running()),
     };
     let init = init.map_err(|error| setup("cannot reach the container", &error))?;
-    let own = syscalls::pidfd_open(nix::unistd::getpid().as_raw())
-        .map_err(|error| setup("cannot find the way back from the container", &error))?;
-    // Takes effect for children only, so it is in force just for the clone.
-    setns(&init, CloneFlags::CLONE_NEWPID).map_err(|_| not_running())?;
-    let place = Place::Join { init };
-    let started = run(container, process, prepared, &place, &ends, None, 0);
-    let back = setns(&own, CloneFlags::CLONE_NEWPID);
-    drop(ends);
-    let (pidfd, pid) = started?;
-    back.map_err(|error| setup("cannot return from the container", &error))?;
+    // A thread stands still until the new process has executed its program, and the container may hold that up as long
+    // as it likes: the program or the working directory may lie in a file system that the container itself serves.
+    let (inside, wanted) = (Arc::clone(container), process.clone());
+    let join = move || join(&inside, &wanted, &prepared, &ends, init);
+    let (pidfd, pid) = tokio::task::spawn_blocking(join)
+        .await
+        .map_err(|error| setup("cannot start a process", &error))??;
     let process = Process::watch(pidfd, false, host.flow(), Arc::clone(container))
         .map_err(|error| setup("cannot watch the process", &error))?;
     Ok((process, pid))
+}
+
+fn not_running() -> StartFailure {
+    failure(Kind::NOT_RUNNING, "the container is not running")
+}
+
+/// Starts a process beside the container's first one, `init`.
+fn join(
+    container: &Container,
+    process: &api::Process,
+    prepared: &Prepared,
+    ends: &ProcessEnds,
+    init: OwnedFd,
+) -> Result<(OwnedFd, u32), StartFailure> {
+    let own = syscalls::pidfd_open(nix::unistd::getpid().as_raw())
+        .map_err(|error| setup("cannot find the way back from the container", &error))?;
+    // Takes effect for children of this thread only, so it is in force just for the clone.
+    setns(&init, CloneFlags::CLONE_NEWPID).map_err(|_| not_running())?;
+    let place = Place::Join { init };
+    let started = run(container, process, prepared, &place, ends, None, 0);
+    let back = setns(&own, CloneFlags::CLONE_NEWPID);
+    let started = started?;
+    back.map_err(|error| setup("cannot return from the container", &error))?;
+    Ok(started)
 }
 
 fn c_strings(list: &[CString]) -> CStrings<'_> {
@@ -257,8 +282,8 @@ fn run(
     let mut plan = Plan {
         place,
         ends,
-        limits: &prepared.limits,
-        capabilities_to_drop: &prepared.capabilities_to_drop,
+        limits: &process.rlimits,
+        capabilities: process.capabilities,
         directory: &prepared.directory,
         groups: &prepared.identity.groups,
         gid: prepared.identity.gid,
@@ -281,7 +306,7 @@ fn run(
     let pidfd = clone::start(&mut plan, flags, cgroup).map_err(|error| {
         if matches!(place, Place::Join { .. }) && error.raw_os_error() == Some(libc::ENOMEM) {
             // The PID namespace has lost its PID 1.
-            failure(Kind::NOT_RUNNING, "the container is not running")
+            not_running()
         } else {
             setup("cannot start a process", &error)
         }
@@ -316,22 +341,27 @@ fn explain(
             setup(&what.unwrap_or_default(), errno)
         }
         Failure::Limit(index, errno) => {
-            let name = process
-                .rlimits
-                .get(index)
-                .map_or("", |limit| limit.name.as_str());
+            let number = process.rlimits.get(index).map_or(0, |limit| limit.resource);
+            let name = Resource::from_number(number).map_or("", Resource::name);
             setup(&format!("setting resource limit {name}"), errno)
         }
-        Failure::At(ChildStage::Directory, errno) => setup(
-            &format!("changing to working directory {}", process.cwd),
-            errno,
-        ),
+        Failure::At(ChildStage::Directory, errno) => {
+            let kind = match (place, errno) {
+                (Place::New { .. }, _) => Kind::SETUP,
+                (Place::Join { .. }, Errno::ENOENT) => Kind::NOT_FOUND,
+                (Place::Join { .. }, _) => Kind::NOT_EXECUTABLE,
+            };
+            let why = describe(errno);
+            failure(
+                kind,
+                format!("chdir to cwd (\"{}\") failed: {why}", process.cwd),
+            )
+        }
         Failure::At(stage, errno) => setup(name_of(stage), errno),
     }
 }
 
 fn kind_of(problem: NoProgram) -> Kind {
-    use nix::errno::Errno;
     match problem {
         NoProgram::Missing
         | NoProgram::Failed(Errno::ENOENT)
@@ -364,7 +394,6 @@ mod tests {
 
     #[test]
     fn every_cause_has_the_exit_code_a_shell_would_give() {
-        use nix::errno::Errno;
         assert_eq!(kind_of(NoProgram::Missing), Kind::NOT_FOUND);
         assert_eq!(kind_of(NoProgram::Failed(Errno::ENOENT)), Kind::NOT_FOUND);
         assert_eq!(

@@ -47,6 +47,20 @@ pub(crate) fn move_mount(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> 
     check(result).map(drop)
 }
 
+/// Makes the loop device with this number, through an open /dev/loop-control (linux/loop.h, `LOOP_CTL_ADD`).
+pub(crate) fn add_loop_device(control: &OwnedFd, number: u32) -> io::Result<()> {
+    const LOOP_CTL_ADD: libc::c_ulong = 0x4C80;
+    // SAFETY: all arguments are passed by value.
+    let result = unsafe {
+        libc::ioctl(
+            control.as_raw_fd(),
+            LOOP_CTL_ADD,
+            libc::c_ulong::from(number),
+        )
+    };
+    check(result.into()).map(drop)
+}
+
 /// Loads a kernel module from an open file.
 pub(crate) fn finit_module(module: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the parameters are an empty C string; the kernel only reads the file.
@@ -299,10 +313,48 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     }
 }
 
-/// Waits for the child that a pidfd names; the call does not block where the child has ended.
-pub(crate) fn reap(pidfd: &impl AsFd) -> nix::Result<nix::sys::wait::WaitStatus> {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)
+/// Waits for the child that a pidfd names, and says with which code it ended; the call does not block where the child
+/// has ended.
+pub(crate) fn reap(pidfd: &impl AsFd) -> io::Result<u8> {
+    let id = pidfd.as_fd().as_raw_fd().unsigned_abs();
+    let ended = wait(libc::P_PIDFD, id, libc::WEXITED)?;
+    Ok(ended.map_or(u8::MAX, |(_, code)| code))
+}
+
+/// Reaps one child that has ended: its number, and the code with which it ended.
+pub(crate) fn reap_any() -> io::Result<Option<(libc::pid_t, u8)>> {
+    wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG)
+}
+
+/// Waits as waitid(2). The code is 0 to 255, or 128 and the signal's number. Not through `nix`, which takes a
+/// real-time signal for an error.
+fn wait(kind: libc::idtype_t, id: u32, flags: c_int) -> io::Result<Option<(libc::pid_t, u8)>> {
+    // SAFETY: all-zero bytes are a valid `siginfo_t`, to which the kernel writes; the fields that are read are those of
+    // a child's end, which waitid(2) fills, or zero.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        check(libc::waitid(kind, id, &raw mut info, flags).into())?;
+        let status = info.si_status();
+        let code = if info.si_code == libc::CLD_EXITED {
+            status & 0xff
+        } else {
+            128 + status
+        };
+        Ok((info.si_pid() != 0).then(|| (info.si_pid(), u8::try_from(code).unwrap_or(u8::MAX))))
+    }
+}
+
+/// Waits for one of the blocked signals of `set`, real-time signals included, and takes it.
+pub(crate) fn take_signal(set: &nix::sys::signal::SigSet) -> io::Result<c_int> {
+    // SAFETY: the set outlives the call, and a null pointer asks for no further information.
+    let number = unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) };
+    check(number.into()).map(|_| number)
+}
+
+/// Sends a signal by its number to a child that was not reaped yet.
+pub(crate) fn signal_child(child: libc::pid_t, number: c_int) -> io::Result<()> {
+    // SAFETY: all arguments are passed by value.
+    check(unsafe { libc::kill(child, number) }.into()).map(drop)
 }
 
 /// Longest value of an extended attribute (xattr(7)).

@@ -112,7 +112,8 @@ pub fn resolve(spec: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
             .or(wanted)
             .ok_or_else(|| UserError::UnknownGroup(group_part.to_owned()))?;
         identity.gid = in_range(gid)?;
-    } else if let Some((name, ..)) = account {
+    } else if let Some((name, ..)) = account.filter(|(name, ..)| !name.is_empty()) {
+        // An empty list of members has no member, not one without a name.
         for [_, _, gid, members] in entries::<4>(group) {
             if members
                 .split(|byte| *byte == b',')
@@ -182,6 +183,13 @@ mod tests {
         for bad in ["-1", "2147483648", "0:-1", "0:4294967295"] {
             assert_eq!(of(bad), Err(UserError::OutOfRange), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_account_without_a_name_is_in_no_group_without_members() {
+        let passwd = b":x:1000:1000::/home:/bin/sh\n";
+        let id = resolve("1000", passwd, b"root:x:0:\nadm:x:4:,\nwheel:x:10:a,,b\n").unwrap();
+        assert_eq!((id.uid, id.gid, id.groups), (1000, 1000, vec![1000]));
     }
 
     #[test]

@@ -29,9 +29,9 @@ mod system;
 mod time;
 
 pub use container::{
-    Container, ContainerConfig, ContainerError, CreateOptions, ExecOptions, Filters, HostOptions,
-    ListOptions, OptionError, PruneReport, Record, RecordError, RemoveOptions, StartOptions,
-    StartedContainer, StopOptions, Summary, status_text,
+    Container, ContainerConfig, ContainerError, CreateOptions, DeviceMapping, ExecOptions, Filters,
+    HostOptions, ListOptions, OptionError, PruneReport, Record, RecordError, RemoveOptions,
+    StartOptions, StartedContainer, StopOptions, Summary, status_text,
 };
 pub use disk::DiskError;
 pub use engine::Engine;

@@ -1,8 +1,8 @@
 //! Between the engine's description of a process and the wire's.
 
-use bulkhead_types::{ExitStatus, ProcessSpec};
+use bulkhead_types::{ExitStatus, ProcessSpec, TmpfsOptions};
 
-use crate::api::{Process, Rlimit, WaitProcessResponse};
+use crate::api::{Process, Rlimit, Tmpfs, WaitProcessResponse};
 
 impl From<&ProcessSpec> for Process {
     fn from(spec: &ProcessSpec) -> Self {
@@ -11,7 +11,7 @@ impl From<&ProcessSpec> for Process {
         process.env = spec.env.clone();
         process.cwd = spec.cwd.clone();
         process.user = spec.user.clone();
-        process.capabilities = spec.capabilities.0.clone();
+        process.capabilities = spec.capabilities.bits();
         process.rlimits = spec.rlimits.iter().map(Rlimit::from).collect();
         process.no_new_privileges = spec.no_new_privileges;
         process.terminal = spec.terminal;
@@ -26,9 +26,21 @@ impl From<&ProcessSpec> for Process {
 impl From<&bulkhead_types::Rlimit> for Rlimit {
     fn from(limit: &bulkhead_types::Rlimit) -> Self {
         let mut out = Rlimit::new();
-        out.name = limit.name.clone();
+        out.resource = limit.resource.number().into();
         out.soft = limit.soft;
         out.hard = limit.hard;
+        out
+    }
+}
+
+impl Tmpfs {
+    /// A tmpfs at `target`, an absolute path in the container.
+    pub fn at(target: &str, options: &TmpfsOptions) -> Self {
+        let mut out = Self::new();
+        out.target = target.to_owned();
+        out.flags = options.flags();
+        out.data = options.data().to_owned();
+        out.keep_mode = !options.has_mode();
         out
     }
 }
@@ -45,7 +57,7 @@ impl From<&WaitProcessResponse> for ExitStatus {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_types::{Capabilities, TerminalSize};
+    use bulkhead_types::{Capabilities, Resource, TerminalSize};
 
     use super::*;
 
@@ -56,9 +68,9 @@ mod tests {
             env: vec!["A=b".into()],
             cwd: "/srv".into(),
             user: "www:adm".into(),
-            capabilities: Capabilities(vec!["CAP_CHOWN".into()]),
+            capabilities: Capabilities::named("CHOWN").unwrap(),
             rlimits: vec![bulkhead_types::Rlimit {
-                name: "nofile".into(),
+                resource: Resource::NOFILE,
                 soft: 1,
                 hard: u64::MAX,
             }],
@@ -74,11 +86,23 @@ mod tests {
         assert_eq!(wire.env, spec.env);
         assert_eq!(wire.cwd, "/srv");
         assert_eq!(wire.user, "www:adm");
-        assert_eq!(wire.capabilities, ["CAP_CHOWN"]);
+        assert_eq!(wire.capabilities, 1);
         assert_eq!(wire.rlimits.len(), 1);
+        assert_eq!(wire.rlimits[0].resource, 7);
         assert_eq!((wire.rlimits[0].soft, wire.rlimits[0].hard), (1, u64::MAX));
         assert!(wire.no_new_privileges && wire.terminal);
         assert_eq!((wire.rows, wire.columns), (24, 80));
+    }
+
+    #[test]
+    fn options_of_a_tmpfs_reach_the_wire_parsed() {
+        let wire = Tmpfs::at("/t", &"size=1m,exec,ro".parse().unwrap());
+        assert_eq!(
+            (wire.target.as_str(), wire.data.as_str()),
+            ("/t", "size=1m")
+        );
+        assert_eq!((wire.flags, wire.keep_mode), (0b111, true));
+        assert!(!Tmpfs::at("/t", &"mode=755".parse().unwrap()).keep_mode);
     }
 
     #[test]

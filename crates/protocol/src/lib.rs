@@ -16,7 +16,7 @@
 //! with its own, and a host that reads another number refuses the guest. What can go stale is a cached
 //! initramfs or a compartment that outlives an upgrade; both are found by that check.
 //!
-//! `schema/v1.txt` is the frozen wire: every message, field number, type and method, dumped from the
+//! `schema/v2.txt` is the frozen wire: every message, field number, type and method, dumped from the
 //! descriptor. A test compares it. To change the protocol:
 //!
 //! 1. Adding a field, message or method that an old peer may ignore: keep the version, run the test

@@ -1,5 +1,5 @@
 /// Version of the protocol, compared in the first call. See the crate's documentation for when it rises.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// vsock port of the host on which the agent serves ttRPC.
 pub const CONTROL_PORT: u32 = 1024;

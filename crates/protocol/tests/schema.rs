@@ -1,4 +1,4 @@
-//! The wire is frozen: any change of the protocol file shows up as a difference to `schema/v1.txt`.
+//! The wire is frozen: any change of the protocol file shows up as a difference to `schema/v<N>.txt`.
 
 use std::fmt::Write;
 use std::path::Path;

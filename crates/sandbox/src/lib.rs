@@ -28,6 +28,6 @@ pub use lock::{LOCK_FILE, is_running, wait_free};
 pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
 pub use monitor::{CONSOLE_LOG, KEEP_FILE, REMOVED_SUFFIX, main};
-pub use spec::{JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
+pub use spec::{GuestDevice, JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
 pub use state::{STATE_FILE, State, StateError, Status, read_state};
 pub use timings::{Phase, Timings};

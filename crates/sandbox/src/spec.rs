@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use bulkhead_platform::KernelImage;
-use bulkhead_types::{ByteSize, ContainerId, Isolation, ProcessSpec};
+use bulkhead_types::{ByteSize, ContainerId, Isolation, ProcessSpec, TmpfsOptions};
 use serde::{Deserialize, Serialize};
 
 /// One compartment with its one container.
@@ -39,6 +39,18 @@ pub struct SandboxSpec {
     /// Memory file systems.
     #[serde(default)]
     pub tmpfs: Vec<TmpfsMount>,
+    /// Paths of the container that show nothing; what the guest lacks is skipped.
+    #[serde(default)]
+    pub masked_paths: Vec<String>,
+    /// Paths of the container that are read-only; what the guest lacks is skipped.
+    #[serde(default)]
+    pub readonly_paths: Vec<String>,
+    /// Further devices of the guest.
+    #[serde(default)]
+    pub devices: Vec<GuestDevice>,
+    /// Every device of the guest, and /sys and the cgroups writable. Nothing of the host.
+    #[serde(default)]
+    pub privileged: bool,
     /// The agent's minimal init runs as the container's PID 1.
     #[serde(default)]
     pub init: bool,
@@ -95,7 +107,17 @@ pub struct TmpfsMount {
     pub target: String,
     /// Options as in mount(8): `size=64m,mode=1770,noexec`.
     #[serde(default)]
-    pub options: String,
+    pub options: TmpfsOptions,
+}
+
+/// A device of the guest that the container sees beside those that every container has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestDevice {
+    /// Path below the guest's `/dev`, without that prefix: `net/tun`.
+    pub node: String,
+    /// Absolute path in the container.
+    pub target: String,
 }
 
 /// Which output is kept, and how much.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Capabilities, Rlimit};
+
 /// A process to start in a container. Names are resolved against the container's own
 /// `/etc/passwd` and `/etc/group`, inside the guest, never on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -10,7 +12,7 @@ pub struct ProcessSpec {
     pub args: Vec<String>,
     /// `KEY=value` entries, later ones winning.
     pub env: Vec<String>,
-    /// Absolute working directory; created when missing, as Docker does.
+    /// Absolute working directory. That of a main process is created when missing, as Docker does.
     pub cwd: String,
     /// `user[:group]`, each a name or a number; empty means root.
     pub user: String,
@@ -33,19 +35,4 @@ pub struct TerminalSize {
     pub rows: u16,
     /// Characters per line.
     pub columns: u16,
-}
-
-/// The bounding, permitted and effective set of a process, by `CAP_…` name.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Capabilities(pub Vec<String>);
-
-/// One resource limit (setrlimit(2)).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimit {
-    /// Lower-case name without `RLIMIT_`, for example `nofile`.
-    pub name: String,
-    /// Soft limit; `u64::MAX` is unlimited.
-    pub soft: u64,
-    /// Hard limit; `u64::MAX` is unlimited.
-    pub hard: u64,
 }

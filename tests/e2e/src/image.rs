@@ -76,6 +76,10 @@ mod entry {
         Link(String),
         /// A hard link with its target.
         HardLink(String),
+        /// A character device for everybody, with its numbers.
+        Character(u32, u32),
+        /// A block device for everybody, with its numbers.
+        Block(u32, u32),
     }
 }
 
@@ -98,6 +102,7 @@ pub fn layer(entries: &[(&str, Entry)]) -> Vec<u8> {
                 header.set_mode(*mode);
                 data = content;
             }
+            Entry::Character(..) | Entry::Block(..) => {}
             Entry::Link(target) | Entry::HardLink(target) => {
                 header.set_entry_type(if matches!(entry, Entry::Link(_)) {
                     tar::EntryType::Symlink
@@ -108,6 +113,16 @@ pub fn layer(entries: &[(&str, Entry)]) -> Vec<u8> {
                 header.as_gnu_mut().expect("gnu header").linkname[..target.len()]
                     .copy_from_slice(target.as_bytes());
             }
+        }
+        if let Entry::Character(major, minor) | Entry::Block(major, minor) = entry {
+            header.set_entry_type(if matches!(entry, Entry::Block(..)) {
+                tar::EntryType::Block
+            } else {
+                tar::EntryType::Char
+            });
+            header.set_mode(0o666);
+            header.set_device_major(*major).expect("gnu header");
+            header.set_device_minor(*minor).expect("gnu header");
         }
         header.set_size(data.len() as u64);
         header.set_cksum();

@@ -23,7 +23,7 @@ use bulkhead_protocol::api::{
 };
 use bulkhead_protocol::service::AgentClient;
 use bulkhead_protocol::{CONTROL_PORT, GUEST_CID};
-use bulkhead_types::Isolation;
+use bulkhead_types::{Capabilities, Isolation};
 use tokio::io::AsyncReadExt;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
@@ -263,8 +263,9 @@ pub fn process(args: &[&str]) -> Process {
         "SYS_CHROOT",
         "MKNOD",
     ]
-    .map(|name| format!("CAP_{name}"))
-    .to_vec();
+    .map(|name| Capabilities::named(name).unwrap().bits())
+    .into_iter()
+    .sum();
     process
 }
 

@@ -3,11 +3,14 @@
 
 mod rig;
 
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use bulkhead_protocol::api::{
-    ResizeTerminalRequest, ShutdownRequest, SignalProcessRequest, Tmpfs, start_failure::Kind,
+    Device, ResizeTerminalRequest, ShutdownRequest, SignalProcessRequest, Tmpfs,
+    start_failure::Kind,
 };
+use nix::mount::{MsFlags, mount};
 use rig::{ID, Rig, process, with_container};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::context::Context;
@@ -64,9 +67,15 @@ fn the_main_process_is_number_one_and_sees_nothing_of_the_host() {
             [
                 "/",
                 "/dev",
+                "/dev/full",
                 "/dev/mqueue",
+                "/dev/null",
                 "/dev/pts",
+                "/dev/random",
                 "/dev/shm",
+                "/dev/tty",
+                "/dev/urandom",
+                "/dev/zero",
                 "/proc",
                 "/sys"
             ]
@@ -220,7 +229,7 @@ fn commands_that_cannot_run_say_why_in_dockers_words() {
             "exec /scripts/orphan: no such file or directory",
         ),
     ] {
-        // A failed start is final, so each needs a container of its own, and a thread for its namespace.
+        // Each needs a thread for its namespace.
         std::thread::spawn(move || {
             with_agent(|rig| async move {
                 let (response, _streams) = rig.start(ID, process(&[command]), false).await;
@@ -269,10 +278,9 @@ fn capabilities_limits_and_privileges_are_as_asked() {
     with_agent(|rig| async move {
         let text = "cat /proc/self/status | busybox grep -E '^(Cap|NoNew|SigBlk)'; ulimit -n";
         let mut as_root = script(text);
-        as_root.capabilities = vec!["CAP_CHOWN".into(), "CAP_KILL".into()];
-        as_root.no_new_privileges = true;
+        (as_root.capabilities, as_root.no_new_privileges) = (0x21, true);
         let mut limit = bulkhead_protocol::api::Rlimit::new();
-        (limit.name, limit.soft, limit.hard) = ("nofile".into(), 77, 99);
+        (limit.resource, limit.soft, limit.hard) = (7, 77, 99);
         as_root.rlimits = vec![limit];
         let (_, out, _) = rig.run(ID, as_root).await;
         let expected = "SigBlk:\t0000000000000000\n\
@@ -297,7 +305,7 @@ fn another_user_has_no_capabilities_whatever_root_would_have() {
     with_agent(|rig| async move {
         let mut process = script("cat /proc/self/status | busybox grep -E '^Cap(Eff|Prm|Bnd)'");
         process.user = "1000".into();
-        process.capabilities = vec!["CAP_CHOWN".into()];
+        process.capabilities = 1;
         let (_, out, _) = rig.run(ID, process).await;
         let expected =
             "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000001\n";
@@ -325,6 +333,90 @@ fn a_signal_ends_the_process_with_its_number() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn a_start_that_failed_can_be_tried_again() {
+    with_agent(|rig| async move {
+        for _ in 0..2 {
+            let (response, _streams) = rig.start(ID, process(&["nope"]), false).await;
+            let failure = response.failure.unwrap();
+            assert_eq!(
+                failure.kind.enum_value(),
+                Ok(Kind::NOT_FOUND),
+                "{failure:?}"
+            );
+        }
+        let result = rig
+            .run(ID, script("echo $$; ls /dev/pts; echo x > /dev/null"))
+            .await;
+        assert_eq!(result, (0, "1\nptmx\n".into(), String::new()));
+        let (response, _streams) = rig.start("other", process(&["true"]), false).await;
+        let failure = response.failure.unwrap();
+        assert_eq!(failure.kind.enum_value(), Ok(Kind::NOT_RUNNING));
+    });
+}
+
+#[test]
+fn a_further_process_does_not_make_its_directory() {
+    with_agent(|rig| async move {
+        let (_, _main) = rig.start(ID, process(&["sleep", "100"]), false).await;
+        let mut wanted = process(&["true"]);
+        wanted.cwd = "/none".into();
+        let (response, _streams) = rig.start("exec1", wanted, false).await;
+        let failure = response.failure.unwrap();
+        assert_eq!(failure.kind.enum_value(), Ok(Kind::NOT_FOUND));
+        assert_eq!(
+            failure.message,
+            "chdir to cwd (\"/none\") failed: no such file or directory"
+        );
+        let (code, ..) = rig.run("exec2", process(&["ls", "/none"])).await;
+        assert_eq!(code, 1);
+    });
+}
+
+#[test]
+fn a_container_that_holds_up_an_exec_holds_up_nothing_else() {
+    with_agent(|rig| async move {
+        let place = rig.root().join("tmp");
+        // A file system of which nobody answers a request, as a hostile container can serve one.
+        let fuse = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse");
+        let fuse = fuse.expect("the test needs /dev/fuse");
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            fuse.as_raw_fd()
+        );
+        let flags = MsFlags::empty();
+        mount(
+            Some("held"),
+            &place,
+            Some("fuse"),
+            flags,
+            Some(options.as_str()),
+        )
+        .unwrap();
+        let (_, _main) = rig.start(ID, process(&["sleep", "100"]), false).await;
+        let mut wanted = process(&["true"]);
+        wanted.cwd = "/tmp/held".into();
+        let held = rig.start("exec1", wanted, false);
+        tokio::pin!(held);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut held).await;
+        assert!(
+            early.is_err(),
+            "the file system that nobody serves has answered"
+        );
+        let (code, out, _) = rig.run("exec2", process(&["cat", "/etc/hostname"])).await;
+        assert_eq!((code, out.as_str()), (0, "box\n"));
+        signal(&rig, ID, 9).await;
+        assert_eq!(rig.wait(ID).await.exit_code, 137);
+        // With the container's namespace its processes go, also one that was not executed yet.
+        let (response, _streams) = held.await;
+        assert!(response.failure.is_none(), "{response:?}");
+        assert_eq!(rig.wait("exec1").await.exit_code, 137);
+    });
 }
 
 #[test]
@@ -366,10 +458,11 @@ fn a_process_left_behind_by_an_exec_holds_its_end_up_for_two_seconds_only() {
 }
 
 #[test]
-fn a_terminal_has_a_size_and_is_the_console() {
+fn a_terminal_has_a_name_and_a_size_and_is_the_console() {
     with_agent(|rig| async move {
-        let mut process =
-            script("tty; stty size; ls -l /dev/console; echo $TERM; read x; stty size");
+        let mut process = script(
+            "readlink /proc/self/fd/0; stty size; ls -l /dev/console; echo $TERM; read x; stty size",
+        );
         process.terminal = true;
         (process.rows, process.columns) = (33, 77);
         let (response, mut streams) = rig.start(ID, process, true).await;
@@ -425,6 +518,57 @@ fn the_init_forwards_signals_reaps_and_passes_the_exit_code_on() {
 }
 
 #[test]
+fn the_init_survives_a_real_time_signal_and_forwards_it() {
+    const RTMIN_PLUS_3: u32 = 37;
+    with_container(
+        |request| request.init = true,
+        |rig| async move {
+            let text = "trap 'echo got' 37; echo up; while :; do sleep 0.1; done";
+            let (response, mut streams) = rig.start(ID, script(text), false).await;
+            assert!(response.failure.is_none(), "{:?}", response.failure);
+            let mut up = [0; 3];
+            streams.stdout.read_exact(&mut up).await.unwrap();
+            signal(&rig, ID, RTMIN_PLUS_3).await;
+            let mut got = [0; 4];
+            streams.stdout.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"got\n");
+            signal(&rig, ID, 15).await;
+            assert_eq!(rig.wait(ID).await.exit_code, 143);
+        },
+    );
+}
+
+#[test]
+fn a_real_time_signal_ends_a_process_with_its_number() {
+    std::thread::spawn(|| {
+        with_container(
+            |request| request.init = true,
+            |rig| async move {
+                let (_, _main) = rig.start(ID, process(&["sleep", "100"]), false).await;
+                signal(&rig, ID, 37).await;
+                assert_eq!(rig.wait(ID).await.exit_code, 165, "the init's own child");
+            },
+        );
+    })
+    .join()
+    .unwrap();
+    std::thread::spawn(|| {
+        with_agent(|rig| async move {
+            let (_, _main) = rig.start(ID, process(&["sleep", "100"]), false).await;
+            let (_, _exec) = rig.start("exec", process(&["sleep", "100"]), false).await;
+            signal(&rig, "exec", 37).await;
+            assert_eq!(
+                rig.wait("exec").await.exit_code,
+                165,
+                "the agent's own child"
+            );
+        });
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn a_missing_command_is_found_missing_under_the_init_too() {
     with_container(
         |request| request.init = true,
@@ -443,10 +587,8 @@ fn a_read_only_root_stays_so_while_tmpfs_is_writable() {
     with_container(
         |request| {
             request.root.as_mut().unwrap().read_only = true;
-            let mut tmpfs = Tmpfs::new();
-            tmpfs.target = "/new/place".into();
-            tmpfs.options = "size=1m,mode=1770".into();
-            request.tmpfs = vec![tmpfs];
+            let options = "size=1m,mode=1770".parse().unwrap();
+            request.tmpfs = vec![Tmpfs::at("/new/place", &options)];
         },
         |rig| async move {
             let text = "echo x > /file; echo x > /new/place/file && echo ok; \
@@ -458,6 +600,114 @@ fn a_read_only_root_stays_so_while_tmpfs_is_writable() {
                 out.contains("nosuid,nodev,noexec") && out.contains("size=1024k"),
                 "{out}"
             );
+        },
+    );
+}
+
+#[test]
+fn a_node_that_a_process_makes_opens_nothing() {
+    with_agent(|rig| async move {
+        let text = "for place in /tmp /dev /dev/shm; do busybox mknod $place/made c 1 5 && \
+            { head -c 1 $place/made; head -c 1 < /dev/zero | busybox wc -c; }; done; echo x > /dev/null && echo ok";
+        let mut wanted = script(text);
+        wanted.capabilities = u64::MAX;
+        let (_, out, err) = rig.run(ID, wanted).await;
+        assert_eq!(out, "1\n1\n1\nok\n");
+        assert_eq!(err.matches("Permission denied").count(), 3, "{err}");
+    });
+}
+
+#[test]
+fn a_privileged_container_may_use_its_nodes_and_write_to_sys() {
+    with_container(
+        |request| request.privileged = true,
+        |rig| async move {
+            let text = "for place in /tmp /dev; do busybox mknod $place/made c 1 5 && head -c 1 $place/made | busybox wc -c; \
+                done; busybox grep -E ' /(sys|dev)? ' /proc/mounts";
+            let mut wanted = script(text);
+            wanted.capabilities = u64::MAX;
+            let (code, out, err) = rig.run(ID, wanted).await;
+            assert_eq!((code, err.as_str()), (0, ""));
+            assert!(out.starts_with("1\n1\n"), "{out}");
+            assert!(
+                !out.contains("nodev,relatime 0 0\ntmpfs") && !out.contains("sysfs ro"),
+                "{out}"
+            );
+        },
+    );
+}
+
+#[test]
+fn a_device_that_was_asked_for_is_where_it_was_asked_for() {
+    with_container(
+        |request| {
+            let mut device = Device::new();
+            (device.node, device.target) = ("full".into(), "/srv/new/full".into());
+            request.devices = vec![device];
+        },
+        |rig| async move {
+            let mut text = script("echo x > /srv/new/full; busybox stat -c %t:%T /srv/new/full");
+            text.user = "www".into();
+            let (_, out, err) = rig.run(ID, text).await;
+            assert_eq!(out, "1:7\n");
+            assert!(err.contains("No space left on device"), "{err}");
+        },
+    );
+}
+
+#[test]
+fn paths_of_the_kernel_are_masked_and_read_only_as_asked() {
+    with_container(
+        |request| {
+            request.masked_paths = ["/proc/keys", "/sys/kernel", "/proc/none"]
+                .map(String::from)
+                .into();
+            request.readonly_paths = ["/proc/sys", "/proc/none"].map(String::from).into();
+        },
+        |rig| async move {
+            let text = "cat /proc/keys; ls /sys/kernel; cat /proc/sys/net/ipv4/ping_group_range; \
+                echo x > /sys/kernel/x; cat /proc/sys/kernel/hostname > /dev/null; echo 1 > /proc/sys/net/ipv4/ip_forward";
+            let (_, out, err) = rig.run(ID, script(text)).await;
+            assert_eq!(
+                out.split_whitespace().collect::<Vec<_>>(),
+                ["0", "2147483647"]
+            );
+            assert_eq!(err.matches("Read-only file system").count(), 2, "{err}");
+        },
+    );
+}
+
+#[test]
+fn generated_files_are_seen_through_a_mount_over_their_directory() {
+    for read_only in [false, true] {
+        std::thread::spawn(move || {
+            with_container(
+                |request| {
+                    request.root.as_mut().unwrap().read_only = read_only;
+                    request.tmpfs = vec![Tmpfs::at("/etc", &"".parse().unwrap())];
+                },
+                |rig| async move {
+                    let text = "cat /etc/hostname; busybox grep -c box /etc/hosts; cat /etc/resolv.conf; ls /etc";
+                    let result = rig.run(ID, script(text)).await;
+                    assert_eq!(result, (0, "box\n1\nhostname\nhosts\nresolv.conf\n".into(), String::new()));
+                },
+            );
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_missing_directory_is_made_before_the_root_becomes_read_only() {
+    with_container(
+        |request| request.root.as_mut().unwrap().read_only = true,
+        |rig| async move {
+            let mut wanted = script("pwd; echo x > file");
+            wanted.cwd = "/made/for/this".into();
+            let (_, out, err) = rig.run(ID, wanted).await;
+            assert_eq!(out, "/made/for/this\n");
+            assert!(err.contains("Read-only file system"), "{err}");
         },
     );
 }

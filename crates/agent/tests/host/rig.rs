@@ -17,6 +17,7 @@ use bulkhead_protocol::api::{
 use bulkhead_protocol::service::AgentClient;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::r#async::Client;
@@ -61,6 +62,8 @@ pub fn with_container<T, F: Future<Output = T>>(
         nix::unistd::geteuid().is_root(),
         "these tests mount file systems: run them as root"
     );
+    // As the agent has it at boot.
+    umask(Mode::empty());
     let place = tempfile::tempdir().unwrap();
     let layout = prepare(place.path());
     // Only this thread gets the namespace: what the test mounts goes with it.
@@ -112,6 +115,8 @@ fn prepare(place: &Path) -> Layout {
     }
     std::fs::write(place.join("sys/vda/serial"), "image\n").unwrap();
     symlink("/dev/null", place.join("dev/null")).unwrap();
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(&place.join("dev/full"), SFlag::S_IFCHR, mode, makedev(1, 7)).unwrap();
     make_image(&place.join("image"), &place.join("dev/vda"));
     Layout {
         run: place.join("run"),
@@ -130,7 +135,7 @@ fn make_image(tree: &Path, image: &Path) {
     std::fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))
         .expect("the tests need the package busybox-static");
     for applet in [
-        "sh", "cat", "true", "id", "sleep", "ps", "stty", "tty", "yes", "head", "ls",
+        "sh", "cat", "true", "id", "sleep", "ps", "stty", "readlink", "yes", "head", "ls",
     ] {
         symlink("busybox", tree.join("bin").join(applet)).unwrap();
     }
@@ -183,6 +188,14 @@ pub fn process(args: &[&str]) -> Process {
 }
 
 impl Rig {
+    /// The container's root as the agent sees it.
+    pub fn root(&self) -> PathBuf {
+        let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let point = points.find(|point| point.ends_with("/0123456789ab/root"));
+        PathBuf::from(point.expect("the root is mounted"))
+    }
+
     fn promise(&self) -> (u32, UnixStream) {
         let port = self.next_port.get();
         self.next_port.set(port + 1);

@@ -61,6 +61,9 @@ pub struct CreateFlags {
     /// Number of CPUs
     #[arg(long, value_name = "decimal", value_parser = parse_cpus)]
     cpus: Option<f64>,
+    /// Add a device of the container's own kernel ("/dev/fuse", "/dev/net/tun", "/dev/loop0")
+    #[arg(long, value_name = "list")]
+    device: Vec<String>,
     /// Size of the container's writable disk (and of each anonymous volume)
     #[arg(long, value_name = "bytes")]
     disk: Option<ByteSize>,
@@ -100,6 +103,9 @@ pub struct CreateFlags {
     /// Use the image for this platform, pulling it if the local one is for another ("linux/amd64")
     #[arg(long, value_name = "string")]
     platform: Option<Platform>,
+    /// Give extended privileges to this container, in its own kernel (none on the host)
+    #[arg(long)]
+    privileged: bool,
     /// Pull image before creating ("always", "missing", "never") (default "missing")
     #[arg(long, value_name = "string", value_enum, hide_possible_values = true)]
     pull: Option<PullPolicy>,
@@ -112,6 +118,9 @@ pub struct CreateFlags {
     /// Automatically remove the container and its associated anonymous volumes when it exits
     #[arg(long)]
     rm: bool,
+    /// Security options ("no-new-privileges", "systempaths=unconfined")
+    #[arg(long, value_name = "list")]
+    security_opt: Vec<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "bytes")]
     shm_size: Option<ByteSize>,
@@ -188,6 +197,9 @@ impl CreateFlags {
             tmpfs: self.tmpfs.clone(),
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
+            privileged: self.privileged,
+            security_opt: self.security_opt.clone(),
+            devices: self.device.clone(),
             ulimits: self.ulimit.clone(),
             stop_signal: self
                 .stop_signal

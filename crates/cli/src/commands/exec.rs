@@ -31,6 +31,9 @@ pub struct Exec {
     /// Keep STDIN open even if not attached
     #[arg(short, long)]
     interactive: bool,
+    /// Give extended privileges to the command, in the container's own kernel (none on the host)
+    #[arg(long)]
+    privileged: bool,
     /// Allocate a pseudo-TTY
     #[arg(short, long)]
     tty: bool,
@@ -67,6 +70,7 @@ impl Execute for Exec {
             env,
             user: self.user,
             workdir: self.workdir,
+            privileged: self.privileged,
             tty: self.tty,
             terminal_size: terminal::size().filter(|_| self.tty && self.interactive),
         };

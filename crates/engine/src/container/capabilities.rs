@@ -23,98 +23,62 @@ const DEFAULT: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// capabilities(7), by number.
-const ALL: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// `ALL` as a flag's value.
 const EVERYTHING: &str = "ALL";
 
 /// Docker's rules: `--cap-add ALL` starts from everything and `--cap-drop` takes away;
 /// `--cap-drop ALL` leaves only what was added; otherwise what was dropped leaves the default set,
-/// and then what was added joins it, so that adding wins.
-pub(super) fn resolve(add: &[String], drop: &[String]) -> Result<Capabilities, OptionError> {
-    let add = normalise("CapAdd", add)?;
-    let drop = normalise("CapDrop", drop)?;
-    let mut set: Vec<&str>;
-    if add.contains(&EVERYTHING) {
-        set = ALL.iter().filter(|c| !drop.contains(c)).copied().collect();
+/// and then what was added joins it, so that adding wins. A privileged container has everything, whatever is dropped.
+pub(super) fn resolve(
+    privileged: bool,
+    add: &[String],
+    drop: &[String],
+) -> Result<Capabilities, OptionError> {
+    let add = Wanted::parse("CapAdd", add)?;
+    let drop = Wanted::parse("CapDrop", drop)?;
+    Ok(if privileged {
+        Capabilities::ALL
+    } else if add.everything {
+        Capabilities::ALL.without(drop.named)
+    } else if drop.everything {
+        add.named
     } else {
-        let all_dropped = drop.contains(&EVERYTHING);
-        set = DEFAULT
-            .iter()
-            .filter(|c| !all_dropped && !drop.contains(c))
-            .copied()
-            .collect();
-        for capability in add {
-            if !set.contains(&capability) {
-                set.push(capability);
-            }
-        }
-    }
-    Ok(Capabilities(set.into_iter().map(str::to_owned).collect()))
+        default().without(drop.named).with(add.named)
+    })
 }
 
-/// `net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are the same.
-fn normalise(flag: &'static str, names: &[String]) -> Result<Vec<&'static str>, OptionError> {
-    names
+fn default() -> Capabilities {
+    DEFAULT
         .iter()
-        .map(|name| {
-            let upper = name.to_ascii_uppercase();
-            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            if bare == EVERYTHING {
-                return Ok(EVERYTHING);
+        .filter_map(|name| Capabilities::named(name).ok())
+        .fold(Capabilities::NONE, Capabilities::with)
+}
+
+/// What one of the two flags names.
+struct Wanted {
+    everything: bool,
+    named: Capabilities,
+}
+
+impl Wanted {
+    fn parse(flag: &'static str, names: &[String]) -> Result<Self, OptionError> {
+        let mut wanted = Self {
+            everything: false,
+            named: Capabilities::NONE,
+        };
+        for name in names {
+            if name.eq_ignore_ascii_case(EVERYTHING) || name.eq_ignore_ascii_case("CAP_ALL") {
+                wanted.everything = true;
+                continue;
             }
-            ALL.iter()
-                .copied()
-                .find(|known| known.strip_prefix("CAP_") == Some(bare))
-                .ok_or_else(|| OptionError::Capability {
-                    flag,
-                    name: name.clone(),
-                })
-        })
-        .collect()
+            let capability = Capabilities::named(name).map_err(|_| OptionError::Capability {
+                flag,
+                name: name.clone(),
+            })?;
+            wanted.named = wanted.named.with(capability);
+        }
+        Ok(wanted)
+    }
 }
 
 #[cfg(test)]
@@ -123,15 +87,19 @@ mod tests {
 
     fn caps(add: &[&str], drop: &[&str]) -> Vec<String> {
         let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        resolve(&own(add), &own(drop)).unwrap().0
+        resolve(false, &own(add), &own(drop)).unwrap().into()
     }
 
     #[test]
     fn adding_and_dropping_follow_dockers_rules() {
-        assert_eq!(caps(&[], &[]), DEFAULT);
+        let mut sorted = caps(&[], &[]);
+        let mut expected = DEFAULT.map(String::from);
+        sorted.sort();
+        expected.sort();
+        assert_eq!(sorted, expected);
         assert_eq!(caps(&[], &["ALL"]), Vec::<String>::new());
         assert_eq!(caps(&["chown"], &["all"]), ["CAP_CHOWN"]);
-        assert_eq!(caps(&["ALL"], &[]), ALL);
+        assert_eq!(caps(&["ALL"], &[]).len(), 41);
         let without = caps(&["ALL"], &["cap_sys_admin"]);
         assert_eq!(without.len(), 40);
         assert!(!without.contains(&"CAP_SYS_ADMIN".to_owned()));
@@ -148,12 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn a_privileged_container_has_every_capability() {
+        let all = resolve(true, &[], &["ALL".into(), "KILL".into()]).unwrap();
+        assert_eq!(all, Capabilities::ALL);
+    }
+
+    #[test]
     fn an_unknown_capability_is_named() {
-        let error = resolve(&["FLY".into()], &[]).unwrap_err();
+        let error = resolve(false, &["FLY".into()], &[]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "invalid CapAdd: unknown capability: \"FLY\""
         );
-        assert!(resolve(&[], &["CAP_CAP_KILL".into()]).is_err());
+        assert!(resolve(true, &[], &["CAP_CAP_KILL".into()]).is_err());
     }
 }

@@ -98,6 +98,10 @@ impl Engine {
             volumes,
             read_only: options.read_only,
             tmpfs: plan.tmpfs,
+            masked_paths: merged.security.masked_paths,
+            readonly_paths: merged.security.readonly_paths,
+            devices: merged.security.devices.iter().map(Into::into).collect(),
+            privileged: options.privileged,
             init: options.init,
             shm_size: options.shm_size.unwrap_or(SHM_SIZE),
             memory_limit: options.memory,
@@ -120,7 +124,11 @@ impl Engine {
             image: options.image.clone(),
             image_id: image.id.clone(),
             config: merged.config,
-            host: host_options(options, plan.nano_cpus, plan.disk),
+            host: HostOptions {
+                security_opt: merged.security.options,
+                devices: merged.security.devices,
+                ..host_options(options, plan.nano_cpus, plan.disk)
+            },
             sandbox,
         };
         record.write(&dir, durable)?;
@@ -331,5 +339,8 @@ fn host_options(options: &CreateOptions, nano_cpus: u64, disk: u64) -> HostOptio
         cap_add: options.cap_add.clone(),
         cap_drop: options.cap_drop.clone(),
         ulimits: options.ulimits.clone(),
+        privileged: options.privileged,
+        security_opt: Vec::new(),
+        devices: Vec::new(),
     }
 }

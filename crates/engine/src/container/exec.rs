@@ -1,7 +1,7 @@
 //! `exec`: a further process in a running container.
 
 use bulkhead_sandbox::{AttachOptions, ClientError, ControlError, Exec, StartFailure, Stdio};
-use bulkhead_types::{ProcessSpec, TerminalSize};
+use bulkhead_types::{Capabilities, ProcessSpec, TerminalSize};
 
 use super::merge::set_env;
 use super::mounts::clean_path;
@@ -20,6 +20,8 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// `-w`; `None` is the container's working directory.
     pub workdir: Option<String>,
+    /// `--privileged`: every capability in the container's own kernel.
+    pub privileged: bool,
     /// `-t`.
     pub tty: bool,
     /// Size of the terminal, with `tty`.
@@ -89,6 +91,11 @@ fn process(main: &ProcessSpec, options: &ExecOptions) -> Result<ProcessSpec, Con
             .clone()
             .filter(|u| !u.is_empty())
             .unwrap_or_else(|| main.user.clone()),
+        capabilities: if options.privileged {
+            Capabilities::ALL
+        } else {
+            main.capabilities
+        },
         terminal: options.tty,
         terminal_size: options.terminal_size.filter(|_| options.tty),
         ..main.clone()
@@ -118,6 +125,13 @@ mod tests {
         let spec = process(&main(), &plain).unwrap();
         assert_eq!((spec.cwd.as_str(), spec.user.as_str()), ("/srv", "www"));
         assert_eq!(spec.env, ["PATH=/bin", "A=1"]);
+        assert_eq!(spec.capabilities, Capabilities::NONE);
+        let privileged = ExecOptions {
+            privileged: true,
+            ..plain.clone()
+        };
+        let spec = process(&main(), &privileged).unwrap();
+        assert_eq!(spec.capabilities, Capabilities::ALL);
         let flags = ExecOptions {
             env: vec!["A=2".into(), "PATH".into(), "B=".into()],
             user: Some("0".into()),

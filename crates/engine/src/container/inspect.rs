@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::filter::status_word;
-use super::{Container, ContainerError, rlimits};
+use super::{Container, ContainerError, DeviceMapping, rlimits};
 use crate::Engine;
 use crate::error::Error;
 
@@ -131,7 +131,7 @@ fn host_config(container: &Container) -> Result<Map<String, Value>, ContainerErr
         .collect::<Result<Vec<_>, _>>()?;
     // Docker writes "unlimited" as -1.
     let number = |n: u64| i64::try_from(n).unwrap_or(-1);
-    let ulimit = |limit: &Rlimit| json!({ "Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard) });
+    let ulimit = |limit: &Rlimit| json!({ "Name": limit.resource.name(), "Soft": number(limit.soft), "Hard": number(limit.hard) });
     let tmpfs: Map<String, Value> = host
         .tmpfs
         .iter()
@@ -145,17 +145,34 @@ fn host_config(container: &Container) -> Result<Map<String, Value>, ContainerErr
             json!(list)
         }
     };
+    let device = |device: &DeviceMapping| {
+        json!({
+            "PathOnHost": device.path_on_host,
+            "PathInContainer": device.path_in_container,
+            "CgroupPermissions": device.permissions,
+        })
+    };
+    let spec = &container.record.sandbox;
+    // Docker has no lists for a privileged container, and empty ones for `systempaths=unconfined`.
+    let paths = |list: &[String]| match host.privileged {
+        true => Value::Null,
+        false => json!(list),
+    };
     let out = json!({
         "AutoRemove": host.auto_remove,
         "CapAdd": names(&host.cap_add),
         "CapDrop": names(&host.cap_drop),
         "Init": host.init,
-        "Isolation": container.record.sandbox.isolation,
+        "Isolation": spec.isolation,
         "LogConfig": { "Type": "bulkhead", "Config": {} },
         "Memory": host.memory.map_or(0, |size| size.0),
         "NanoCpus": host.nano_cpus,
         "NetworkMode": "none",
-        "Privileged": false,
+        "Privileged": host.privileged,
+        "SecurityOpt": names(&host.security_opt),
+        "Devices": host.devices.iter().map(device).collect::<Vec<_>>(),
+        "MaskedPaths": paths(&spec.masked_paths),
+        "ReadonlyPaths": paths(&spec.readonly_paths),
         "ReadonlyRootfs": host.read_only,
         "ShmSize": host.shm_size,
         "StorageOpt": { "size": host.disk.0.to_string() },
@@ -181,8 +198,13 @@ fn mounts(container: &Container) -> Value {
         })
     });
     let tmpfs = spec.tmpfs.iter().map(|mount| {
-        let read_only = mount.options.split(',').any(|option| option == "ro");
-        json!({ "Type": "tmpfs", "Source": "", "Destination": mount.target, "Mode": mount.options, "RW": !read_only })
+        json!({
+            "Type": "tmpfs",
+            "Source": "",
+            "Destination": mount.target,
+            "Mode": mount.options,
+            "RW": !mount.options.read_only(),
+        })
     });
     volumes.chain(tmpfs).collect()
 }

@@ -29,6 +29,7 @@ mod record;
 mod remove;
 mod resolve;
 mod rlimits;
+mod security;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use options::{CreateOptions, OptionError};
 pub use prune::PruneReport;
 pub use record::{Record, RecordError};
 pub use remove::RemoveOptions;
+pub use security::DeviceMapping;
 
 /// An existing container: its record, as read once, and the way to what changes.
 #[derive(Debug, Clone)]

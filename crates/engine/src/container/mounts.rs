@@ -8,66 +8,19 @@ use super::OptionError;
 /// no image in practice declares more.
 pub const MAX_VOLUMES: usize = 16;
 
-/// What a tmpfs has unless its options say otherwise, as in Docker.
-const TMPFS_DEFAULTS: [&str; 3] = ["noexec", "nosuid", "nodev"];
-/// Flags and their opposites.
-const FLAGS: [(&str, &str); 9] = [
-    ("rw", "ro"),
-    ("exec", "noexec"),
-    ("suid", "nosuid"),
-    ("dev", "nodev"),
-    ("async", "sync"),
-    ("atime", "noatime"),
-    ("diratime", "nodiratime"),
-    ("relatime", "norelatime"),
-    ("strictatime", "nostrictatime"),
-];
-/// tmpfs's own options (tmpfs(5)).
-const VALUES: [&str; 7] = [
-    "size",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "mpol",
-];
-
 /// Parses the `--tmpfs` flags; a later one for the same path wins.
 pub(super) fn tmpfs(flags: &[String]) -> Result<Vec<TmpfsMount>, OptionError> {
     let mut mounts: Vec<TmpfsMount> = Vec::new();
     for flag in flags {
         let (path, options) = flag.split_once(':').unwrap_or((flag, ""));
         let target = mount_point("tmpfs", path)?;
-        let options = tmpfs_options(options)?;
+        let options = options.parse()?;
         mounts.retain(|known| known.target != target);
         mounts.push(TmpfsMount { target, options });
     }
     // Parents before what is mounted inside them.
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     Ok(mounts)
-}
-
-/// The defaults with `text` over them, contradictions resolved in favour of what comes later.
-fn tmpfs_options(text: &str) -> Result<String, OptionError> {
-    let mut merged: Vec<&str> = TMPFS_DEFAULTS.to_vec();
-    for option in text.split(',').filter(|option| !option.is_empty()) {
-        let bad = || OptionError::TmpfsOption(option.chars().take(100).collect());
-        if let Some((key, value)) = option.split_once('=') {
-            if !VALUES.contains(&key) || value.is_empty() || value.contains('\0') {
-                return Err(bad());
-            }
-            merged.retain(|known| known.split_once('=').map(|(k, _)| k) != Some(key));
-        } else {
-            let (yes, no) = FLAGS
-                .iter()
-                .find(|(a, b)| *a == option || *b == option)
-                .ok_or_else(bad)?;
-            merged.retain(|known| known != yes && known != no);
-        }
-        merged.push(option);
-    }
-    Ok(merged.join(","))
 }
 
 /// The targets of anonymous volumes: the image's, each once, without those that a tmpfs covers.
@@ -139,11 +92,12 @@ mod tests {
             ),
         ] {
             let mounts = tmpfs(&[flag.to_owned()]).unwrap();
+            assert_eq!(mounts[0].options.to_string(), options, "{flag}");
             assert_eq!(
                 mounts,
                 [TmpfsMount {
                     target: target.into(),
-                    options: options.into()
+                    options: options.parse().unwrap()
                 }],
                 "{flag}"
             );

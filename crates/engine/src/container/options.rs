@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bulkhead_image::Platform;
-use bulkhead_types::{ByteSize, ContainerName, Isolation, Signal};
+use bulkhead_types::{
+    ByteSize, ContainerName, InvalidTmpfsOption, Isolation, Signal, UnknownResource,
+};
 use serde::{Deserialize, Serialize};
 
 /// The flags of `create` and `run`, parsed but not yet merged with an image's configuration.
@@ -54,6 +56,12 @@ pub struct CreateOptions {
     pub cap_add: Vec<String>,
     /// `--cap-drop`.
     pub cap_drop: Vec<String>,
+    /// `--privileged`: in the container's own kernel.
+    pub privileged: bool,
+    /// `--security-opt`.
+    pub security_opt: Vec<String>,
+    /// `--device`: `path[:path in the container][:permissions]`.
+    pub devices: Vec<String>,
     /// `--ulimit`: `name=soft[:hard]`.
     pub ulimits: Vec<String>,
     /// `--stop-signal`.
@@ -109,12 +117,36 @@ pub enum OptionError {
         /// As typed.
         name: String,
     },
+    /// Not a security option that means something here.
+    #[error(
+        "invalid security option \"{0}\": there are no-new-privileges[=true|false] and systempaths=unconfined"
+    )]
+    SecurityOption(String),
+    /// Not `path[:path][:permissions]`.
+    #[error("invalid device specification: {0}")]
+    DeviceSyntax(String),
+    /// Not a device that a guest's kernel has.
+    #[error(
+        "cannot give the container {0}: a container has a kernel of its own and gets devices of that kernel only \
+         (/dev/fuse, /dev/net/tun, /dev/loop-control, /dev/loop0…), never one of the host"
+    )]
+    HostDevice(String),
+    /// Access to a device that is less than reading and writing.
+    #[error(
+        "device {path} can only be given to be read and written (rw or rwm), not with \"{permissions}\""
+    )]
+    DevicePermissions {
+        /// The device.
+        path: String,
+        /// As typed.
+        permissions: String,
+    },
     /// Not `name=soft[:hard]`.
     #[error("invalid ulimit argument: {0}")]
     UlimitSyntax(String),
     /// Not a resource.
-    #[error("invalid ulimit type: {0}")]
-    UlimitName(String),
+    #[error(transparent)]
+    UlimitName(#[from] UnknownResource),
     /// The soft limit is above the hard one.
     #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
     UlimitOrder {
@@ -134,8 +166,8 @@ pub enum OptionError {
         reason: &'static str,
     },
     /// An option that tmpfs does not know.
-    #[error("invalid tmpfs option \"{0}\"")]
-    TmpfsOption(String),
+    #[error(transparent)]
+    TmpfsOption(#[from] InvalidTmpfsOption),
     /// More anonymous volumes than disks fit in a guest.
     #[error("the image declares {0} volumes, at most {1} are supported")]
     TooManyVolumes(usize, usize),

@@ -1,28 +1,9 @@
 //! `--ulimit name=soft[:hard]`.
 
-use bulkhead_types::Rlimit;
+use bulkhead_types::{Resource, Rlimit};
 
 use super::OptionError;
 
-/// The resources of setrlimit(2), as Docker spells them.
-const NAMES: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 /// Open files of a process that was given no limit: what systemd, and so Docker's current default,
 /// gives. A bare guest kernel's 4096 breaks databases.
 const NOFILE: (u64, u64) = (1024, 524_288);
@@ -30,14 +11,17 @@ const NOFILE: (u64, u64) = (1024, 524_288);
 /// The limits of a process: the flags', and Docker's default for open files unless they set it.
 pub(super) fn resolve(flags: &[String]) -> Result<Vec<Rlimit>, OptionError> {
     let mut limits = vec![Rlimit {
-        name: "nofile".to_owned(),
+        resource: Resource::NOFILE,
         soft: NOFILE.0,
         hard: NOFILE.1,
     }];
     for flag in flags {
         let limit = parse(flag)?;
         // The last of several flags wins, as in Docker.
-        match limits.iter_mut().find(|known| known.name == limit.name) {
+        match limits
+            .iter_mut()
+            .find(|known| known.resource == limit.resource)
+        {
             Some(known) => *known = limit,
             None => limits.push(limit),
         }
@@ -49,9 +33,7 @@ pub(super) fn resolve(flags: &[String]) -> Result<Vec<Rlimit>, OptionError> {
 pub(super) fn parse(flag: &str) -> Result<Rlimit, OptionError> {
     let syntax = || OptionError::UlimitSyntax(flag.chars().take(100).collect());
     let (name, limits) = flag.split_once('=').ok_or_else(syntax)?;
-    if !NAMES.contains(&name) {
-        return Err(OptionError::UlimitName(name.chars().take(100).collect()));
-    }
+    let resource = name.parse::<Resource>()?;
     let number = |text: &str| {
         text.parse::<i64>()
             .ok()
@@ -68,7 +50,7 @@ pub(super) fn parse(flag: &str) -> Result<Rlimit, OptionError> {
     // Only -1 does not convert.
     let value = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
     Ok(Rlimit {
-        name: name.to_owned(),
+        resource,
         soft: value(soft),
         hard: value(hard),
     })
@@ -81,7 +63,7 @@ mod tests {
     #[test]
     fn limits_parse_as_dockers() {
         let limit = |name: &str, soft, hard| Rlimit {
-            name: name.to_owned(),
+            resource: name.parse().unwrap(),
             soft,
             hard,
         };

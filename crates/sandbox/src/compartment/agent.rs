@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulkhead_protocol::PROTOCOL_VERSION;
 use bulkhead_protocol::api::{
-    CreateContainerRequest, HelloRequest, HelloResponse, Process, ResizeTerminalRequest, RootFs,
-    ShutdownRequest, SignalProcessRequest, StartProcessRequest, Tmpfs, Volume, WaitProcessRequest,
-    start_failure,
+    CreateContainerRequest, Device, HelloRequest, HelloResponse, Process, ResizeTerminalRequest,
+    RootFs, ShutdownRequest, SignalProcessRequest, StartProcessRequest, Tmpfs, Volume,
+    WaitProcessRequest, start_failure,
 };
 use bulkhead_protocol::service::AgentClient;
 use bulkhead_types::{ExitStatus, GuestText, ProcessSpec, Signal, TerminalSize};
@@ -202,13 +202,21 @@ fn create_request(spec: &SandboxSpec) -> Result<CreateContainerRequest, AgentErr
     request.tmpfs = spec
         .tmpfs
         .iter()
-        .map(|mount| {
-            let mut tmpfs = Tmpfs::new();
-            tmpfs.target = mount.target.clone();
-            tmpfs.options = mount.options.clone();
-            tmpfs
+        .map(|mount| Tmpfs::at(&mount.target, &mount.options))
+        .collect();
+    request.masked_paths = spec.masked_paths.clone();
+    request.readonly_paths = spec.readonly_paths.clone();
+    request.devices = spec
+        .devices
+        .iter()
+        .map(|wanted| {
+            let mut device = Device::new();
+            device.node = wanted.node.clone();
+            device.target = wanted.target.clone();
+            device
         })
         .collect();
+    request.privileged = spec.privileged;
     request.cpu_limit_nanos = spec.cpu_limit_nanos;
     request.memory_limit = spec.memory_limit.map_or(0, |limit| limit.0);
     request.clock_realtime_ns = SystemTime::now()

@@ -8,6 +8,7 @@ use oci_spec::image::Config as ImageConfig;
 use serde::{Deserialize, Serialize};
 
 use super::mounts::clean_path;
+use super::security::{self, DeviceMapping, Security};
 use super::{CreateOptions, OptionError, capabilities, rlimits};
 
 /// `PATH` of a container whose image sets none.
@@ -55,6 +56,7 @@ pub struct ContainerConfig {
 pub(super) struct Merged {
     pub config: ContainerConfig,
     pub process: ProcessSpec,
+    pub security: Security,
 }
 
 /// Merges `options` over `image`.
@@ -103,6 +105,7 @@ pub(super) fn merge(
     volumes.sort();
     let mut exposed_ports = image.exposed_ports().clone().unwrap_or_default();
     exposed_ports.sort();
+    let security = security::resolve(options)?;
     let process = ProcessSpec {
         args,
         env: process_env(&hostname, options.tty, &env),
@@ -112,9 +115,13 @@ pub(super) fn merge(
             workdir.clone()
         },
         user: user.clone(),
-        capabilities: capabilities::resolve(&options.cap_add, &options.cap_drop)?,
+        capabilities: capabilities::resolve(
+            options.privileged,
+            &options.cap_add,
+            &options.cap_drop,
+        )?,
         rlimits: rlimits::resolve(&options.ulimits)?,
-        no_new_privileges: false,
+        no_new_privileges: security.no_new_privileges,
         terminal: options.tty,
         terminal_size: None,
     };
@@ -136,7 +143,11 @@ pub(super) fn merge(
         attach_stdin: options.interactive && attach,
         attach_output: attach,
     };
-    Ok(Merged { config, process })
+    Ok(Merged {
+        config,
+        process,
+        security,
+    })
 }
 
 /// `--entrypoint` replaces the image's entrypoint and forgets its command, even when it is empty.
@@ -257,6 +268,15 @@ pub struct HostOptions {
     pub cap_drop: Vec<String>,
     /// `--ulimit`, as typed.
     pub ulimits: Vec<String>,
+    /// `--privileged`.
+    #[serde(default)]
+    pub privileged: bool,
+    /// `--security-opt`, as typed, without `systempaths`.
+    #[serde(default)]
+    pub security_opt: Vec<String>,
+    /// `--device`.
+    #[serde(default)]
+    pub devices: Vec<DeviceMapping>,
 }
 
 #[cfg(test)]
