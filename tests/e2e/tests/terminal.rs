@@ -1,6 +1,13 @@
 //! Interactive use: a terminal that resizes, Ctrl-C, detach keys, and a shell left as it was found.
 
-use bulkhead_e2e::{Terminal, each_user};
+use std::time::Duration;
+
+use bulkhead_e2e::{Terminal, each_user, sandbox_processes, wait_until};
+
+fn signal(terminal: &Terminal, signal: i32) {
+    // SAFETY: kill(2) has no memory effects; the child is not yet reaped, so the pid is ours.
+    unsafe { libc::kill(i32::try_from(terminal.child.id()).unwrap(), signal) };
+}
 
 each_user! {
     a_shell_on_a_terminal(b) {
@@ -26,19 +33,30 @@ each_user! {
 
     /// The terminal was made raw only when the process had begun to write: some first lines came as `\r\r\n`.
     the_first_line_comes_as_every_other(b) {
-        for _ in 0..8 {
-            let mut t = Terminal::start(b.process(&["run", "--rm", "-it", "busybox", "echo", "first"]));
-            assert_eq!(t.wait(), 0);
-            t.expect("first");
-            assert!(!t.shown().contains("\r\r\n"), "{:?}", t.shown());
-            assert!(t.is_cooked(), "raw mode was not undone");
-        }
+        let mut t = Terminal::start(b.process(&["run", "--rm", "-it", "busybox", "sh", "-c", "echo first; sleep 1; echo second"]));
+        // The command stands still from the guest's boot on, so what it does later comes after the first line.
+        assert!(wait_until(Duration::from_secs(30), || sandbox_processes(&b.root()).len() > 2));
+        signal(&t, libc::SIGSTOP);
+        t.expect("second");
+        assert!(!t.shown().contains("\r\r\n"), "{:?}", t.shown());
+        signal(&t, libc::SIGCONT);
+        assert_eq!(t.wait(), 0);
+        assert!(t.is_cooked(), "raw mode was not undone");
+        b.expect_nothing_left();
+    }
+
+    a_terminal_is_given_back_when_nothing_starts(b) {
         for arguments in [&["run", "--rm", "-it", "busybox", "no-such-command"][..],
             &["run", "--rm", "-it", "--user", "no-such-user", "busybox", "true"]] {
             let mut t = Terminal::start(b.process(arguments));
             assert_ne!(t.wait(), 0);
             assert!(t.is_cooked(), "raw mode was not undone: {arguments:?}");
         }
+        let mut command = b.process(&["run", "--rm", "-it", "busybox", "true"]);
+        command.env("BULKHEAD_KERNEL", "/no/such/kernel");
+        let mut t = Terminal::start(command);
+        assert_eq!(t.wait(), 125);
+        assert!(t.is_cooked(), "raw mode was not undone");
         b.expect_nothing_left();
     }
 

@@ -98,11 +98,11 @@ impl Engine {
             }
             Err(source) => {
                 drop(held);
-                // Why it did not start is what has to be heard; what stays is removed by the next sweep.
+                // Why it did not start is what has to be heard.
                 if container.record.host.auto_remove
                     && let Err(error) = self.remove_dead(id)
                 {
-                    tracing::warn!(container = %id, %error, "container with --rm stays until the next sweep");
+                    tracing::warn!(container = %id, %error, "container with --rm could not be removed");
                 }
                 Err(ContainerError::Launch {
                     id: id.clone(),
