@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -202,7 +203,11 @@ impl Client {
             &fds,
         )?;
         match receive_within(&socket, EXEC_WITHIN)? {
-            Reply::ExecStarted { guest_pid } => Ok(Exec { socket, guest_pid }),
+            Reply::ExecStarted { guest_pid } => Ok(Exec {
+                socket,
+                guest_pid,
+                cut: AtomicBool::new(false),
+            }),
             other => Err(refusal(other, "to exec")),
         }
     }
@@ -470,6 +475,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
 #[derive(Debug)]
 pub struct Attachment {
     socket: UnixStream,
+    cut: AtomicBool,
 }
 
 /// Why an attachment or the wait for an exec ended.
@@ -507,7 +513,27 @@ impl Attachment {
             },
             &fds,
         )?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            cut: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the end of the output was not delivered, because nobody had read for too long when the container had
+    /// ended. Known when the end is.
+    pub fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    /// Takes what was said before the end, which was heard from elsewhere.
+    pub(crate) fn hear_out(&self) {
+        while readable(&self.socket, Duration::ZERO).unwrap_or(false) {
+            match frame::receive(&self.socket) {
+                Ok((Reply::Cut, _)) => self.cut.store(true, Ordering::SeqCst),
+                Ok((Reply::Attached, _)) => {}
+                _ => return,
+            }
+        }
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -525,6 +551,7 @@ impl Attachment {
                 Ok((Reply::Detached, _)) => return Ok(AttachEnd::Detached),
                 Ok((Reply::OutputGone, _)) => return Ok(AttachEnd::OutputGone),
                 Ok((Reply::Attached, _)) => {}
+                Ok((Reply::Cut, _)) => self.cut.store(true, Ordering::SeqCst),
                 Ok((other, _)) => return Err(refusal(other, "to attach")),
                 Err(FrameError::Closed | FrameError::Io(_)) => return Ok(AttachEnd::Lost),
                 Err(e) => return Err(e.into()),
@@ -546,6 +573,7 @@ impl Attachment {
 pub struct Exec {
     socket: UnixStream,
     guest_pid: u32,
+    cut: AtomicBool,
 }
 
 /// How the wait for an exec ended.
@@ -571,7 +599,12 @@ impl Exec {
     /// # Errors
     /// When the sandbox talks nonsense.
     pub fn wait(&self) -> Result<ExecEnd, ClientError> {
-        match frame::receive(&self.socket) {
+        let mut received = frame::receive(&self.socket);
+        if let Ok((Reply::Cut, _)) = received {
+            self.cut.store(true, Ordering::SeqCst);
+            received = frame::receive(&self.socket);
+        }
+        match received {
             Ok((Reply::ExecEnded(status), _)) => Ok(ExecEnd::Exited(status)),
             Ok((Reply::Detached, _)) => Ok(ExecEnd::Detached),
             Ok((Reply::OutputGone, _)) => Ok(ExecEnd::OutputGone),
@@ -581,6 +614,11 @@ impl Exec {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// As [`Attachment::was_cut`].
+    pub fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     /// Sends a signal to the process; that it has ended already is no error.

@@ -186,7 +186,11 @@ impl Launched {
             }
             let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
             if ready(0) {
-                return self.ended().map(AttachEnd::Exited);
+                let exit = self.ended()?;
+                if let Some(attachment) = attached {
+                    attachment.hear_out();
+                }
+                return Ok(AttachEnd::Exited(exit));
             }
             if ready(1)
                 && let Some(attachment) = attached

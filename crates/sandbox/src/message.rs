@@ -119,6 +119,8 @@ pub(crate) enum Reply {
     Detached,
     /// As `Detached`, because an output descriptor takes no more.
     OutputGone,
+    /// The client took no output for too long after the process's end, and was not given the rest. The end follows.
+    Cut,
     ExecStarted {
         guest_pid: u32,
     },

@@ -119,13 +119,16 @@ each_user! {
             .process(&["run", "--name", "brief", "busybox", "sh", "-c", "head -c 2500000 /dev/zero; exit 6"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let unread = client.stdout.take().unwrap();
         assert!(wait_until(NEVER, || b.run(&["inspect", "brief"]).code == 0));
         assert_eq!(b.run(&["wait", "brief"]).ok().text(), "6");
+        let said = std::io::read_to_string(client.stderr.take().unwrap()).unwrap();
         assert_eq!(client.wait().unwrap().code(), Some(6));
+        assert!(said.contains("the end of the output is missing") && said.contains("bulkhead logs brief"), "{said}");
+        assert_eq!(b.run(&["logs", "brief"]).ok().stdout.len(), 2_500_000);
         drop(unread);
         b.run(&["rm", "brief"]).ok();
         b.expect_nothing_left();

@@ -32,6 +32,9 @@ pub struct Attached<'a> {
     pub created: bool,
 }
 
+/// Said where a reader stood still for longer than an end may be held up.
+const CUT: &str =
+    "bulkhead: the end of the output is missing: the process had ended, and nobody read it";
 /// What is done when signals cannot be taken.
 const CATCH: &str = "take signals";
 
@@ -207,7 +210,10 @@ impl Attached<'_> {
         let end = launched.wait();
         drop(mode);
         match end.map_err(CliError::from)? {
-            AttachEnd::Exited(exit) => Ok(self.ended(&exit)),
+            AttachEnd::Exited(exit) => {
+                let cut = launched.attachment().is_some_and(|a| a.was_cut());
+                Ok(self.ended(&exit, cut))
+            }
             AttachEnd::Detached => Ok(End::default()),
             AttachEnd::OutputGone => Err(CliError::OutputGone),
             AttachEnd::Lost => self.lost(),
@@ -229,7 +235,7 @@ impl Attached<'_> {
             AttachEnd::Exited(exit) => {
                 // Its directory may be on its way out; the next command must not find it half gone.
                 self.engine.wait(self.container).ok();
-                Ok(self.ended(&exit))
+                Ok(self.ended(&exit, attachment.was_cut()))
             }
             AttachEnd::Detached => Ok(End::default()),
             AttachEnd::OutputGone => Err(CliError::OutputGone),
@@ -255,8 +261,17 @@ impl Attached<'_> {
             .map_err(bulkhead_engine::Error::from)?)
     }
 
-    fn ended(&self, exit: &Exit) -> End {
+    fn ended(&self, exit: &Exit, cut: bool) -> End {
         self.settle();
+        if cut {
+            eprintln!("{CUT}");
+            if self.engine.container(self.container.id().as_str()).is_ok() {
+                eprintln!(
+                    "hint: 'bulkhead logs {}' has all of it",
+                    self.container.name()
+                );
+            }
+        }
         if let Some(error) = &exit.error {
             eprintln!("bulkhead: {error}");
         }
@@ -311,7 +326,12 @@ pub fn exec(
     let end = process.wait();
     drop(mode);
     match end? {
-        ExecEnd::Exited(status) => Ok(status.code),
+        ExecEnd::Exited(status) => {
+            if process.was_cut() {
+                eprintln!("{CUT}");
+            }
+            Ok(status.code)
+        }
         ExecEnd::Detached => Ok(0),
         ExecEnd::OutputGone => Err(CliError::OutputGone),
     }

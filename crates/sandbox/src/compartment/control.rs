@@ -163,7 +163,12 @@ async fn attach(
     loop {
         tokio::select! {
             biased;
-            exit = compartment.ended() => return Ok(Reply::Ended(exit)),
+            exit = compartment.ended() => {
+                if attached.was_cut() {
+                    connection.send(&Reply::Cut).await?;
+                }
+                return Ok(Reply::Ended(exit));
+            }
             end = attachment_end(&mut attached) => {
                 match end {
                     InputEnd::DetachKeys => {

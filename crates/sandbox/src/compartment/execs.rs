@@ -67,7 +67,12 @@ pub(super) async fn exec(
     loop {
         tokio::select! {
             biased;
-            status = &mut ended => return Ok(Reply::ExecEnded(status.unwrap_or(ExitStatus::signaled(9)))),
+            status = &mut ended => {
+                if attached.was_cut() {
+                    connection.send(&Reply::Cut).await?;
+                }
+                return Ok(Reply::ExecEnded(status.unwrap_or(ExitStatus::signaled(9))));
+            }
             end = attachment_end(&mut attached) => match end {
                 InputEnd::DetachKeys => {
                     attached.detach().await;

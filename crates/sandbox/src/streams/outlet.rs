@@ -41,6 +41,7 @@ pub(super) struct Writer {
     /// Bytes that the descriptor took.
     written: AtomicU64,
     stalled: Mutex<Option<Stalled>>,
+    cut: AtomicBool,
     /// Told when the descriptor takes no more.
     gone: Arc<Notify>,
 }
@@ -89,6 +90,7 @@ impl Outlet {
             failed: AtomicBool::new(false),
             written: AtomicU64::new(0),
             stalled: Mutex::new(None),
+            cut: AtomicBool::new(false),
             gone,
         });
         self.list().push(Arc::clone(&writer));
@@ -115,6 +117,7 @@ impl Outlet {
     pub fn let_go_of_stalled(&self, patience: Duration) {
         for writer in self.list().iter() {
             if writer.stalled_for().is_some_and(|time| time >= patience) {
+                writer.cut.store(true, Ordering::SeqCst);
                 writer.blocking.forbid();
             } else {
                 // What a blocked write has written so far is known only when it returns.
@@ -176,6 +179,11 @@ impl Outlet {
 }
 
 impl Writer {
+    /// Whether it was let go of in the middle of its bytes.
+    pub fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
     fn is_gone(&self) -> bool {
         self.failed.load(Ordering::SeqCst) || self.blocking.is_cancelled()
     }

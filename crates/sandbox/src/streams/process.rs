@@ -68,6 +68,11 @@ struct Ends {
 }
 
 impl Attached {
+    /// Whether an output descriptor was let go of because nobody read, with bytes left to write.
+    pub fn was_cut(&self) -> bool {
+        self.ends.writers.iter().any(|(_, writer)| writer.was_cut())
+    }
+
     /// Takes the descriptors off; when this returns they are no longer used.
     pub async fn detach(&mut self) {
         std::mem::take(&mut self.ends).take_off().await;

@@ -212,6 +212,12 @@ fn a_client_that_does_not_read_does_not_hold_up_the_end() {
         2 << 20,
         "the log has what nobody read"
     );
+    let said = running.early.take().unwrap();
+    let mut replies = std::iter::from_fn(|| crate::frame::receive::<Reply>(&said).ok());
+    assert!(
+        replies.any(|(reply, _)| matches!(reply, Reply::Cut)),
+        "the client is told that it has not got all"
+    );
     // What the pipe holds can still be read, and is the beginning.
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();
