@@ -5,7 +5,8 @@
 #
 # uml is the user-mode platform's kernel, a program; kvm that of virtual machines, an uncompressed ELF file. Each is
 # kept in ${XDG_CACHE_HOME:-~/.cache}/bulkhead/kernels/<key>, as linux and as vmlinux, where bulkhead finds it. The key
-# covers everything the result depends on: configuration, source, compiler, this script. Nothing is installed.
+# covers everything the result depends on: configuration, source, our patches to it (patches/*.patch), compiler, this
+# script. Nothing is installed.
 #
 #   BULKHEAD_LINUX_SOURCE  tarball to build from (default: /usr/src/linux-source-6.12.tar.xz)
 #   JOBS                   parallel compilers (default: number of processors)
@@ -41,7 +42,7 @@ need() { # need PACKAGE TEST...: notes the Debian package if the test fails
     shift
     "$@" >/dev/null 2>&1 || case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
 }
-for pair in gcc:gcc ld:binutils make:make flex:flex bison:bison bc:bc xz:xz-utils tar:tar perl:perl flock:util-linux; do
+for pair in gcc:gcc ld:binutils make:make flex:flex bison:bison bc:bc xz:xz-utils tar:tar patch:patch perl:perl flock:util-linux; do
     need "${pair#*:}" command -v "${pair%%:*}"
 done
 if command -v gcc >/dev/null 2>&1; then
@@ -67,7 +68,7 @@ locate() { # locate PLATFORM: sets arch, target, file, result
     uml) arch=um target=linux file=linux ;;
     kvm) arch=x86_64 target=vmlinux file=vmlinux ;;
     esac
-    key=$({ cat "$here/$1.config" "$script" && echo "$source_id $compilers"; } | sha256sum | cut -c 1-16)
+    key=$({ cat "$here/$1.config" "$here"/patches/*.patch "$script" && echo "$source_id $compilers"; } | sha256sum | cut -c 1-16)
     result=$cache/$key/$file
 }
 
@@ -134,6 +135,14 @@ if grep -q '^.ACPI_ADR_SPACE_PCI_CONFIG,$' drivers/acpi/acpica/evhandler.c; then
     grep -q '^#define ACPI_NUM_DEFAULT_SPACES  *3$' include/acpi/acconfig.h ||
         die "the source's ACPI has changed: look at the handlers of address spaces in drivers/acpi/acpica/evhandler.c"
 fi
+
+# A hunk that does not fit says that the source has changed: a kernel without it would break a promise.
+for change in "$here"/patches/*.patch; do
+    patch -s -p1 -F0 --no-backup-if-mismatch <"$change" >"$work/patch.log" 2>&1 || {
+        cat "$work/patch.log" >&2
+        die "$(basename "$change") does not fit this source"
+    }
+done
 
 # Every line of a fragment must have become true, or be said.
 verify() { # verify FRAGMENT RESULT
