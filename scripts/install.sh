@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what was built: program, agent, man pages, completions, and the tuned kernels of both platforms as far as
-# kernel/build.sh has built them.
+# Installs what was built: program, agent, man pages, completions, an AppArmor profile, and the tuned kernels of both
+# platforms as far as kernel/build.sh has built them.
 # usage: scripts/install.sh PREFIX BULKHEAD
 set -euo pipefail
 
@@ -31,4 +31,20 @@ complete() { # shell, path
 complete bash share/bash-completion/completions/bulkhead
 complete zsh share/zsh/site-functions/_bulkhead
 complete fish share/fish/vendor_completions.d/bulkhead.fish
+# Where AppArmor decides who may make user namespaces (see the profile), it must know the program by its final path.
+# A package builds with DESTDIR and loads the profile when it is installed.
+final=${prefix#"${DESTDIR:-}"}
+sed "s|@PROGRAM@|$final/bin/bulkhead|" "$(dirname "$0")/../packaging/apparmor/bulkhead" >"$pages/profile"
+install -D -m 644 "$pages/profile" "$prefix/share/bulkhead/apparmor/bulkhead"
+if [ -n "${DESTDIR:-}" ]; then
+    install -D -m 644 "$pages/profile" "$DESTDIR/etc/apparmor.d/bulkhead"
+elif [ "$(cat /proc/sys/kernel/apparmor_restrict_unprivileged_userns 2>/dev/null || true)" = 1 ]; then
+    if [ "$(id -u)" = 0 ]; then
+        install -D -m 644 "$pages/profile" /etc/apparmor.d/bulkhead
+        apparmor_parser -r /etc/apparmor.d/bulkhead
+    else
+        echo "AppArmor lets only known programs make user namespaces here; to make bulkhead known:"
+        echo "  sudo cp $prefix/share/bulkhead/apparmor/bulkhead /etc/apparmor.d/ && sudo apparmor_parser -r /etc/apparmor.d/bulkhead"
+    fi
+fi
 echo "installed under $prefix"

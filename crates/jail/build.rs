@@ -21,7 +21,7 @@ fn main() -> Fallible<()> {
     }
     let kernel = read("policy/kernel.json")?;
 
-    let mut source = String::new();
+    let mut source = format!("const SELF: u32 = {SELF};\n");
     for thread in ["control", "device", "stream"] {
         let mut rules = rules(&sandbox, "runtime")?;
         rules.extend(self::rules(&sandbox, thread)?);
@@ -46,6 +46,13 @@ fn main() -> Fallible<()> {
         &rules(&kernel, "kernel")?,
     )?;
     emit_refusals(&mut source, "kernel_refusals", &kernel)?;
+    write_filter(
+        &mut source,
+        "exposed",
+        &kernel,
+        "exposed",
+        rules(&kernel, "exposed")?,
+    )?;
 
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("policy.rs"), source)?;
@@ -53,7 +60,23 @@ fn main() -> Fallible<()> {
 }
 
 fn read(path: &str) -> Fallible<Value> {
-    Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+    let mut policy = serde_json::from_str(&fs::read_to_string(path)?)?;
+    name_self(&mut policy);
+    Ok(policy)
+}
+
+/// What a policy's `self` is compiled to, a number that no process has; the process's own takes its place when the
+/// filter is installed.
+const SELF: u32 = 0xfeed_5e1f;
+
+/// Replaces `"self"` by [`SELF`].
+fn name_self(value: &mut Value) {
+    match value {
+        Value::String(text) if text == "self" => *value = Value::from(SELF),
+        Value::Array(items) => items.iter_mut().for_each(name_self),
+        Value::Object(items) => items.values_mut().for_each(name_self),
+        _ => {}
+    }
 }
 
 /// A debug build traps first, so that the process can name the call before it dies of it; see `src/violation.rs`.

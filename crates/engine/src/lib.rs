@@ -39,7 +39,7 @@ pub use error::Error;
 pub use guest::GuestError;
 pub use kind::{ErrorKind, FileError};
 pub use settings::{
-    EngineConfig, Environment, LogLimits, Settings, SettingsError, parse_detach_keys,
+    EngineConfig, Environment, JailStrength, LogLimits, Settings, SettingsError, parse_detach_keys,
 };
 pub use system::{Check, CheckStatus, Component, SystemInfo, VersionInfo};
 pub use time::{human_duration, parse_time};

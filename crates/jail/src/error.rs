@@ -2,9 +2,10 @@
 
 use std::io;
 
-use crate::report::Wall;
+use crate::report::{JailReport, Wall};
 
-/// A jail could not be built. Walls that the *host* forbids are no error: see [`crate::JailReport`].
+/// A jail could not be built. Walls that the *host* forbids are an error where compartments would not be separated
+/// without them and the caller did not give them up; the others are in the [`JailReport`] only.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
     /// The process has more threads than one, so the jailed copy would inherit locked locks.
@@ -58,6 +59,14 @@ pub enum JailError {
     /// An argument holds a zero byte.
     #[error("an argument of the kernel holds a zero byte")]
     Argument,
+    /// The host refuses walls that separate compartments, and nobody gave them up.
+    #[error("this host refuses walls that separate compartments: {}", .0.describe_weaknesses())]
+    Weak(JailReport),
+    /// The host refuses even what a weakened jail stands on.
+    #[error(
+        "this host has neither namespaces nor the Landlock of Linux 6.12, so nothing would keep a compartment from its user's other processes"
+    )]
+    Nothing,
     /// A wall that must stand was refused.
     #[error("cannot raise the wall: {wall}")]
     Wall {

@@ -3,9 +3,9 @@
 //! What a hostile guest kernel (arbitrary code in this process) can still do:
 //!
 //! * use the processor: one CPU, the one it is pinned to, at the sandbox's priority;
-//! * use memory: its root's tmpfs up to the root's size (guest memory and a little room), and private memory up to
-//!   [`KernelLimits::private_bytes`] in each of at most [`KernelLimits::processes`] processes. With its sandbox it is a
-//!   preferred victim of the host's out-of-memory killer;
+//! * use memory: its root's tmpfs up to the root's size (guest memory and a little room), and in each of at most
+//!   [`KernelLimits::processes`] processes private memory up to [`KernelLimits::private_bytes`], a stack, and what the
+//!   host needs to describe its addresses. With its sandbox it is a preferred victim of the host's out-of-memory killer;
 //! * talk to its virtio devices, which expect hostile input, and write to the console descriptor, whose reader
 //!   bounds what it keeps;
 //! * read the few files in its root (initramfs, loader and libraries of a kernel that is not static, processor flags):
@@ -26,7 +26,10 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 
 use crate::error::JailError;
@@ -38,23 +41,41 @@ use crate::seccomp;
 use crate::sys;
 use crate::vm_root::{VmRoot, c_string};
 
-/// What a kernel process may use.
+/// What a kernel process may use. `docs/threat-model.md` adds up what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelLimits {
-    /// Host processes, one for each address space in the guest and a few helpers.
+    /// Host processes, one for each address space in the guest and a few helpers. Beyond, the guest's fork fails.
     pub processes: u64,
     /// Private (not guest) memory of each of them, in bytes.
     pub private_bytes: u64,
+    /// Stack of each of them, in bytes; not counted in `private_bytes`.
+    pub stack_bytes: u64,
+    /// Addresses of each of them, in bytes. They cost page tables whatever is behind them: one byte for each 512.
+    pub address_bytes: u64,
     /// Open descriptors.
     pub descriptors: u64,
 }
 
-impl Default for KernelLimits {
-    fn default() -> Self {
+/// A small guest process takes some 150 KiB of guest memory (its kernel stack, page tables and first pages), so no guest
+/// has memory for many more processes than follow from this.
+const BYTES_PER_PROCESS: u64 = 256 << 10;
+
+/// So many processes the smallest guest gets, and the largest. The host has ids for 32,768 unless it was told otherwise.
+const PROCESSES: (u64, u64) = (512, 4096);
+
+impl KernelLimits {
+    /// The limits of a kernel whose guest has `memory` bytes.
+    pub fn of(memory: u64) -> Self {
+        let (least, most) = PROCESSES;
         Self {
-            processes: 16_384,
-            private_bytes: 64 << 20,
-            descriptors: 1024,
+            processes: (memory / BYTES_PER_PROCESS).clamp(least, most),
+            // Our kernel has 3.3 MiB, and each of its guest processes less than a page.
+            private_bytes: 8 << 20,
+            stack_bytes: 1 << 20,
+            // The kernel maps guest memory once, a guest process each page that it touched; both have some more.
+            address_bytes: memory.saturating_mul(2).saturating_add(512 << 20),
+            // A kernel with five devices has 25.
+            descriptors: 256,
         }
     }
 }
@@ -93,6 +114,8 @@ pub struct KernelProcess {
     /// Which of its own walls stand.
     pub report: JailReport,
     handshake: OwnedFd,
+    /// Where no namespace surrounds it: its connections wait here for [`KernelProcess::admit`].
+    connections: Option<OwnedFd>,
 }
 
 /// Everything the child needs, made before it exists: between clone and exec it must not allocate.
@@ -112,6 +135,7 @@ struct Plan {
     ids: Option<(HostIds, bool)>,
     new_root: bool,
     mount_root: bool,
+    exposed: bool,
 }
 
 /// What the child was doing when the host refused.
@@ -211,7 +235,7 @@ impl KernelCommand<'_> {
         };
         report.up(Wall::Seccomp);
         let (go_read, go_write) = pipe()?;
-        let (handshake, handshake_write) = pipe()?;
+        let (handshake, handshake_write) = sys::message_pair().map_err(JailError::Pipe)?;
         let new_user = walls.contains(&Wall::UserNamespace);
         let as_root = geteuid().is_root() && !self.root.is_enclosed();
         let plan = self.plan(walls, &go_read, &handshake_write, ruleset.as_ref(), as_root)?;
@@ -230,6 +254,7 @@ impl KernelCommand<'_> {
                     pidfd: child.pidfd,
                     report,
                     handshake,
+                    connections: None,
                 })
             }
         }
@@ -276,6 +301,7 @@ impl KernelCommand<'_> {
             },
             new_root: walls.contains(&Wall::EmptyRoot),
             mount_root: !self.root.is_enclosed(),
+            exposed: !walls.contains(&Wall::PidNamespace),
         })
     }
 }
@@ -340,6 +366,12 @@ impl Plan {
         if let Some(ruleset) = moved.ruleset {
             sys::landlock_restrict(ruleset).map_err(at(Step::Landlock))?;
         }
+        if self.exposed {
+            let listener = seccomp::install_exposed().map_err(at(Step::Seccomp))?;
+            // SAFETY: the number stays open until this process executes the kernel.
+            let handshake = unsafe { BorrowedFd::borrow_raw(moved.handshake) };
+            sys::send_with(handshake, b"c", listener.as_fd()).map_err(at(Step::Seccomp))?;
+        }
         seccomp::install_kernel().map_err(at(Step::Seccomp))?;
         Ok((moved.program, moved.handshake))
     }
@@ -364,6 +396,10 @@ impl Plan {
         sys::limit(libc::RLIMIT_CORE, 0)?;
         sys::limit(libc::RLIMIT_NPROC, self.limits.processes)?;
         sys::limit(libc::RLIMIT_DATA, self.limits.private_bytes)?;
+        sys::limit(libc::RLIMIT_STACK, self.limits.stack_bytes)?;
+        sys::limit(libc::RLIMIT_AS, self.limits.address_bytes)?;
+        sys::limit(libc::RLIMIT_MEMLOCK, 0)?;
+        sys::limit(libc::RLIMIT_MSGQUEUE, 0)?;
         sys::limit(libc::RLIMIT_NOFILE, self.limits.descriptors)
     }
 
@@ -401,19 +437,65 @@ struct Moved {
 impl KernelProcess {
     /// Waits until the kernel is executed, or tells what stopped it.
     pub fn confirm(&mut self) -> Result<(), JailError> {
-        let mut message = [0_u8; 5];
-        match sys::read_full(self.handshake.as_fd(), &mut message).map_err(JailError::Pipe)? {
-            0 => Ok(()),
-            5 => {
-                let [code, errno @ ..] = message;
-                // Reaped here, because the caller gets no handle.
-                let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.pid), None);
-                Err(JailError::Step {
-                    step: Step::describe(code),
-                    source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
-                })
+        loop {
+            let mut message = [0_u8; 5];
+            let (length, listener) =
+                sys::receive_with(self.handshake.as_fd(), &mut message).map_err(JailError::Pipe)?;
+            match (length, listener) {
+                (0, _) => return Ok(()),
+                (1, Some(listener)) => self.connections = Some(listener),
+                (5, _) => {
+                    let [code, errno @ ..] = message;
+                    // Reaped here, because the caller gets no handle.
+                    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.pid), None);
+                    return Err(JailError::Step {
+                        step: Step::describe(code),
+                        source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
+                    });
+                }
+                _ => return Err(JailError::Died),
             }
-            _ => Err(JailError::Died),
         }
+    }
+
+    /// Lets the kernel connect to its `devices`, once each, and to nothing ever after. It does so while it boots, before
+    /// it executes a byte of its guest's, so that this waits for a part of the boot; at most `within`. Returns at once
+    /// where a namespace surrounds the process, in which there is nothing else to connect to.
+    ///
+    /// Without namespaces every socket of its user would be within its reach, among them the control sockets of other
+    /// compartments: Landlock has no rule for sockets with a path.
+    pub fn admit(&mut self, devices: usize, within: Duration) -> Result<(), JailError> {
+        // Closed at the end: whatever connects then is refused.
+        let Some(connections) = self.connections.take() else {
+            return Ok(());
+        };
+        let until = Instant::now() + within;
+        let mut waiting = devices;
+        while waiting > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut fds = [
+                PollFd::new(connections.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
+            ];
+            let ready = match poll(
+                &mut fds,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            ) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(|error| JailError::Pipe(error.into()))?,
+            };
+            let [connects, _ended] = fds.map(|fd| fd.any().unwrap_or(false));
+            if ready == 0 || !connects {
+                // Its boot will tell what became of it.
+                return Ok(());
+            }
+            match sys::seccomp_let_go(connections.as_fd()) {
+                Ok(()) => waiting -= 1,
+                // It was killed while it waited.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+                Err(error) => return Err(JailError::Pipe(error)),
+            }
+        }
+        Ok(())
     }
 }

@@ -9,8 +9,15 @@ use landlock::{
     RulesetCreatedAttr, Scope,
 };
 
+use crate::sys;
+
 /// The newest version whose rights we name; older kernels get what they know (best effort).
 const NEWEST: ABI = ABI::V6;
+
+/// Whether this kernel's Landlock cuts signals and abstract sockets, as version 6 (Linux 6.12) began to.
+pub(crate) fn has_scopes() -> bool {
+    sys::landlock_version().is_ok_and(|version| version >= 6)
+}
 
 /// Builds a rule set that allows everything beneath `allowed`, executing the files `programs`, and nothing else. `None` where the kernel
 /// has no Landlock. `scoped` also cuts signals and abstract sockets to processes outside; a sandbox must not

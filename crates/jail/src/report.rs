@@ -1,7 +1,8 @@
 //! Which walls stand on this host, and why the others do not.
 //!
-//! A jail never falls back silently: whatever part a host forbids is named here with the reason, and the
-//! report travels to `info` and `doctor`.
+//! A jail never falls back silently: without the walls that separate compartments from each other it does not start
+//! unless its caller gave them up, and whatever part a host forbids is named here with the reason. The report travels to
+//! the container's record, to `info` and to `doctor`.
 
 use std::fmt;
 
@@ -47,6 +48,21 @@ impl Wall {
         Self::Landlock,
         Self::Seccomp,
     ];
+
+    /// Whether a compartment reaches other processes or files of its user without it, so that none may start.
+    fn separates(self, others: &[Self]) -> bool {
+        match self {
+            Self::EmptyRoot
+            | Self::PidNamespace
+            | Self::NetNamespace
+            | Self::IpcNamespace
+            | Self::UtsNamespace
+            | Self::Seccomp => true,
+            // Either of them makes the compartment somebody else than its caller.
+            Self::UserNamespace => !others.contains(&Self::DedicatedUid),
+            Self::DedicatedUid | Self::CgroupNamespace | Self::Landlock => false,
+        }
+    }
 
     /// The wall in a few words, for people.
     pub fn describe(self) -> &'static str {
@@ -100,6 +116,32 @@ impl JailReport {
         self.missing.is_empty()
     }
 
+    /// The missing walls without which a compartment is not separated from whatever else its user runs.
+    pub fn weaknesses(&self) -> impl Iterator<Item = &Missing> {
+        self.missing
+            .iter()
+            .filter(|missing| missing.wall.separates(&self.standing))
+    }
+
+    /// The weaknesses in one line; walls that are missing for the same reason share it. Empty when there is none.
+    pub fn describe_weaknesses(&self) -> String {
+        let mut text = String::new();
+        let mut last: Option<&Missing> = None;
+        for missing in self.weaknesses() {
+            match last {
+                Some(last) if last.reason == missing.reason => text.push_str(", "),
+                Some(last) => text.push_str(&format!(" ({}); no ", last.reason)),
+                None => text.push_str("no "),
+            }
+            text.push_str(missing.wall.describe());
+            last = Some(missing);
+        }
+        if let Some(last) = last {
+            text.push_str(&format!(" ({})", last.reason));
+        }
+        text
+    }
+
     /// Notes that `wall` stands, unless it was already judged.
     pub(crate) fn up(&mut self, wall: Wall) {
         if !self.judged(wall) {
@@ -148,6 +190,28 @@ mod tests {
         report.up(Wall::Landlock);
         assert!(!report.stands(Wall::Landlock));
         assert_eq!(report.to_string(), "no Landlock: kernel too old");
+    }
+
+    #[test]
+    fn what_separates_compartments_is_a_weakness_when_it_is_missing_and_nothing_else_is() {
+        let mut report = JailReport::default();
+        report.down(Wall::Landlock, "kernel too old");
+        report.down(Wall::CgroupNamespace, "kernel too old");
+        assert_eq!(report.describe_weaknesses(), "");
+        report.down(Wall::UserNamespace, "not permitted");
+        report.down(Wall::PidNamespace, "not permitted");
+        report.down(Wall::NetNamespace, "no space left");
+        assert_eq!(
+            report.describe_weaknesses(),
+            "no user namespace, process namespace (not permitted); no network namespace (no space left)"
+        );
+        // Where root gives the jail a uid of its own the user namespace adds little.
+        report.up(Wall::DedicatedUid);
+        assert!(
+            report
+                .weaknesses()
+                .all(|missing| missing.wall != Wall::UserNamespace)
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -32,6 +32,9 @@ use crate::seccomp::{self, Thread};
 use crate::sys;
 use crate::vm_root::{self, Reopened, VmRoot, VmRootSpec};
 
+/// The host's name as a jailed process, and with it a user-mode kernel, sees it.
+const HOST_NAME: &str = "bulkhead";
+
 /// How a sandbox process is jailed.
 #[derive(Debug, Clone, Default)]
 pub struct SandboxJail {
@@ -41,6 +44,8 @@ pub struct SandboxJail {
     pub keep: Vec<RawFd>,
     /// A root to prepare for a user-mode kernel process.
     pub vm_root: Option<VmRootSpec>,
+    /// Start even where the host refuses walls that separate compartments; they are named in the report.
+    pub weakened: bool,
     /// Open the list of the jailed process's own pages, which it cannot reach later: [`Enclosure::take_page_map`].
     pub page_map: bool,
 }
@@ -53,6 +58,8 @@ pub struct Jailed {
     /// Becomes readable when it ends.
     pub pidfd: OwnedFd,
     reports: OwnedFd,
+    /// A directory of the host that the jailed process cannot remove itself; known once it is ready.
+    left_behind: OnceLock<PathBuf>,
     /// Closed with this process: the child's last check, while it sets up, that its parent lives.
     _alive: OwnedFd,
 }
@@ -74,15 +81,25 @@ pub struct ThreadLock {
 
 #[derive(Serialize, Deserialize)]
 enum Message {
-    Ready(JailReport),
-    Failed { step: String, errno: i32 },
+    Ready {
+        report: JailReport,
+        /// A directory that [`Jailed::sweep`] is to remove.
+        directory: Option<PathBuf>,
+    },
+    /// The walls that the host forbids are more than were given up.
+    Weak(JailReport),
+    Failed {
+        step: String,
+        errno: i32,
+    },
 }
 
 impl SandboxJail {
     /// Starts `body` in a jailed copy of this process; its result is the exit code. The caller must have one
     /// thread only. Memory is copied, destructors of the caller's values do not run in the copy.
     ///
-    /// Walls that the host forbids are left out and named in the report, see [`Jailed::ready`].
+    /// Walls that the host forbids are left out and named in the report, see [`Jailed::ready`]. Where one of them
+    /// separates compartments, the jail is refused with [`JailError::Weak`] unless it may be `weakened`.
     pub fn spawn(&self, body: impl FnOnce(Enclosure) -> i32) -> Result<Jailed, JailError> {
         let threads = fs::read_dir("/proc/self/task")
             .map_err(JailError::CountThreads)?
@@ -92,12 +109,16 @@ impl SandboxJail {
         }
         let (go_read, go_write) = pipe()?;
         let (report_read, report_write) = pipe()?;
-        let mut report = JailReport::default();
         // Where no process namespace is to be had, orphans of the jailed process come to us, see `Jailed::sweep`.
         sys::adopt_orphans().map_err(JailError::step("adopt orphans of the jail"))?;
         let ladder = ladder();
         let mut refused = None;
         for (index, walls) in ladder.iter().enumerate() {
+            if walls.is_empty() && !self.weakened {
+                let mut report = climbed(walls, &ladder, refused.as_deref());
+                report.up(Wall::Seccomp);
+                return Err(JailError::Weak(report));
+            }
             let flags = walls
                 .iter()
                 .fold(0, |flags, wall| flags | namespace_flag(*wall));
@@ -118,17 +139,13 @@ impl SandboxJail {
                         pid: child.pid,
                         pidfd: child.pidfd,
                         reports: report_read,
+                        left_behind: OnceLock::new(),
                         _alive: go_write,
                     });
                 }
                 Ok(None) => {
                     drop((go_write, report_read));
-                    for wall in walls {
-                        report.up(*wall);
-                    }
-                    for wall in ladder.first().into_iter().flatten() {
-                        report.down(*wall, refused.clone().unwrap_or_default());
-                    }
+                    let report = climbed(walls, &ladder, refused.as_deref());
                     sys::exit(self.inside(report, &go_read, report_write, body));
                 }
                 Err(error) if index + 1 == ladder.len() => return Err(JailError::Clone(error)),
@@ -147,9 +164,18 @@ impl SandboxJail {
     ) -> i32 {
         match self.enclose(report, go, &reports) {
             Ok(enclosure) => {
-                send(&reports, &Message::Ready(enclosure.report.clone()));
+                let root = enclosure.vm_root.as_ref();
+                let directory = root
+                    .filter(|root| !root.is_enclosed())
+                    .map(|root| root.path().to_owned());
+                let report = enclosure.report.clone();
+                send(&reports, &Message::Ready { report, directory });
                 drop(reports);
                 body(enclosure)
+            }
+            Err(JailError::Weak(report)) => {
+                send(&reports, &Message::Weak(report));
+                1
             }
             Err(error) => {
                 send(&reports, &failure(&error));
@@ -159,10 +185,13 @@ impl SandboxJail {
     }
 
     /// The kernel's root where no mount namespace is to be had.
-    fn unjailed_root(&self) -> Result<Option<VmRoot>, JailError> {
+    fn unjailed_root(&self, report: &JailReport) -> Result<Option<VmRoot>, JailError> {
+        // In a user namespace this process has them already, and there are no others.
+        let ids = self
+            .host_ids
+            .filter(|_| !report.stands(Wall::UserNamespace));
         let root = self.vm_root.as_ref();
-        root.map(|spec| VmRoot::unjailed(spec, self.host_ids))
-            .transpose()
+        root.map(|spec| VmRoot::unjailed(spec, ids)).transpose()
     }
 
     fn enclose(
@@ -214,13 +243,21 @@ impl SandboxJail {
                         Wall::EmptyRoot,
                         format!("the host refuses mounts in a new namespace: {error}"),
                     );
-                    self.unjailed_root()?
+                    if !self.weakened {
+                        report.up(Wall::Seccomp);
+                        return Err(JailError::Weak(report));
+                    }
+                    self.unjailed_root(&report)?
                 }
                 Err(EmptyRootError::Failed(error)) => return Err(error),
             }
         } else {
-            self.unjailed_root()?
+            self.unjailed_root(&report)?
         };
+        if report.stands(Wall::UtsNamespace) {
+            // A user-mode kernel tells its guest the name of its host, which is nobody's business.
+            sys::set_host_name(HOST_NAME).map_err(JailError::step("take a host name"))?;
+        }
         if root && !report.stands(Wall::UserNamespace) {
             let ids = self.host_ids.unwrap_or_default();
             sys::become_ids(ids.uid, ids.gid, true)
@@ -256,6 +293,12 @@ impl SandboxJail {
             }
         };
         report.up(Wall::Seccomp);
+        // Signals to, and files and sockets of, its user's other processes: something must keep it from them.
+        let separated = report.stands(Wall::EmptyRoot) || report.stands(Wall::DedicatedUid);
+        let scoped = report.stands(Wall::Landlock) && landlock::has_scopes();
+        if !separated && !scoped {
+            return Err(JailError::Nothing);
+        }
 
         // Owned by values of this function: to be closed by them, not beneath them.
         drop(sources);
@@ -285,7 +328,13 @@ impl Jailed {
             .read_to_end(&mut text)
             .map_err(JailError::Pipe)?;
         match serde_json::from_slice(&text) {
-            Ok(Message::Ready(report)) => Ok(report),
+            Ok(Message::Ready { report, directory }) => {
+                if let Some(directory) = directory {
+                    self.left_behind.get_or_init(|| directory);
+                }
+                Ok(report)
+            }
+            Ok(Message::Weak(report)) => Err(JailError::Weak(report)),
             Ok(Message::Failed { step, errno }) => Err(JailError::Inside {
                 step,
                 source: io::Error::from_raw_os_error(errno),
@@ -296,10 +345,19 @@ impl Jailed {
 }
 
 impl Jailed {
-    /// Kills and reaps what the jailed process left behind, after its end. Nothing is left where it was the first of a
-    /// process namespace; elsewhere its orphans have become children of this process, see [`SandboxJail::spawn`].
+    /// Removes what the jailed process left behind, after its end. Nothing is left where it was the first of a process
+    /// namespace, in a mount namespace; elsewhere its orphans have become children of this process, see
+    /// [`SandboxJail::spawn`], and are killed and reaped, and the directory that was its kernel's root is still there.
     /// To be called only by a process that has no other children.
     pub fn sweep(&self) {
+        self.kill_orphans();
+        if let Some(directory) = self.left_behind.get() {
+            // What cannot be removed now is removed by a later start, see `vm_root`.
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+
+    fn kill_orphans(&self) {
         loop {
             let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
             let mut pids = children
@@ -346,6 +404,17 @@ impl Enclosure {
 }
 
 impl ThreadLock {
+    /// Adds the policy of `thread` on the calling thread, which inherited the control thread's: what both allow is left.
+    pub fn narrow(&self, thread: Thread) -> Result<(), JailError> {
+        seccomp::narrow(thread).map_err(|source| JailError::Wall {
+            wall: Wall::Seccomp,
+            source,
+        })?;
+        #[cfg(feature = "trespass")]
+        crate::trespass::attempt(thread);
+        Ok(())
+    }
+
     /// Gives up capabilities, applies Landlock and installs the thread's system call allowlist. For good.
     pub fn lock(&self, thread: Thread) -> Result<(), JailError> {
         sys::drop_capabilities().map_err(JailError::step("drop capabilities"))?;
@@ -405,6 +474,18 @@ fn empty_root(vm_root: Option<(&VmRootSpec, &Reopened)>) -> Result<Option<VmRoot
         .and_then(|()| sys::pivot_here())
         .map_err(|error| EmptyRootError::Failed(JailError::step("take the empty root")(error)))?;
     Ok(root)
+}
+
+/// What is known of the walls once `walls`, one of the `ladder`'s sets, were given.
+fn climbed(walls: &[Wall], ladder: &[Vec<Wall>], refused: Option<&str>) -> JailReport {
+    let mut report = JailReport::default();
+    for wall in walls {
+        report.up(*wall);
+    }
+    for wall in ladder.first().into_iter().flatten() {
+        report.down(*wall, refused.unwrap_or_default());
+    }
+    report
 }
 
 /// The sets of walls to attempt, best first. The last needs nothing from the host.
@@ -485,6 +566,7 @@ fn failure(error: &JailError) -> Message {
     Message::Failed {
         step: match error {
             JailError::Step { step, .. } => (*step).to_owned(),
+            JailError::Nothing => format!("start: {error}"),
             other => format!("finish its jail ({other})"),
         },
         errno: source

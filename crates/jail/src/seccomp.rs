@@ -5,10 +5,14 @@
 //! kernel takes the stricter answer.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::sys;
 
 include!(concat!(env!("OUT_DIR"), "/policy.rs"));
+
+/// The instruction that compares with a constant: `BPF_JMP | BPF_JEQ | BPF_K`.
+const COMPARE: u16 = 0x15;
 
 /// The kinds of thread in a sandbox process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,25 +34,72 @@ pub enum Thread {
 
 /// Installs the filters for `thread` on the calling thread. Threads that it starts inherit them.
 pub(crate) fn install(thread: Thread) -> io::Result<()> {
-    let allowed: &'static [libc::sock_filter] = match thread {
-        Thread::Control => &CONTROL,
-        Thread::Device => &DEVICE,
-        Thread::Vcpu => &VCPU,
-        Thread::Ahead => &AHEAD,
-        Thread::Stream => &STREAM,
-    };
     #[cfg(all(debug_assertions, not(feature = "trespass")))]
     crate::violation::explain()?;
     sys::seccomp(&SANDBOX_REFUSALS)?;
-    // seccomp(2) itself is not in the allowlist, so this one is last.
-    sys::seccomp(allowed)
+    narrow(thread)
 }
 
-/// Installs the filters of the user-mode kernel process. Guest processes inherit them; that costs them
-/// nothing, because their system calls are taken by ptrace before seccomp sees them.
+/// Adds the allowlist of `thread` to whatever filters the calling thread has. Of all policies only the control thread's
+/// has seccomp(2), and that only to add a filter.
+pub(crate) fn narrow(thread: Thread) -> io::Result<()> {
+    let mut allowed = match thread {
+        Thread::Control => CONTROL.to_vec(),
+        Thread::Device => DEVICE.to_vec(),
+        Thread::Vcpu => VCPU.to_vec(),
+        Thread::Ahead => AHEAD.to_vec(),
+        Thread::Stream => STREAM.to_vec(),
+    };
+    name_self(&mut allowed, sys::own_pid());
+    sys::seccomp(&allowed)
+}
+
+/// Puts `pid` where a policy says `self`.
+fn name_self(filter: &mut [libc::sock_filter], pid: u32) {
+    for instruction in filter {
+        if instruction.code == COMPARE && instruction.k == SELF {
+            instruction.k = pid;
+        }
+    }
+}
+
+/// Installs the filters of the user-mode kernel process. Guest processes inherit them; that costs them nothing, because their system calls are taken by ptrace before seccomp sees them.
 pub(crate) fn install_kernel() -> io::Result<()> {
     sys::seccomp(&KERNEL_REFUSALS)?;
     sys::seccomp(&KERNEL)
+}
+
+/// Installs what a user-mode kernel process has in addition where no namespace separates it from its user's other
+/// processes; to be called first. The descriptor hears of its connections, which wait for an answer and fail once it is
+/// closed.
+pub(crate) fn install_exposed() -> io::Result<OwnedFd> {
+    let connections = sys::seccomp_heard(&CONNECTIONS)?;
+    sys::seccomp(&EXPOSED)?;
+    Ok(connections)
+}
+
+/// Leaves the decision about connect(2) to whoever listens. The other architectures of the processor end in the
+/// allowlist.
+static CONNECTIONS: [libc::sock_filter; 4] = [
+    // The call's number: the first word of seccomp_data.
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+    instruction(COMPARE as u32, libc::SYS_connect as u32, 0, 1),
+    instruction(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_USER_NOTIF,
+        0,
+        0,
+    ),
+    instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+];
+
+const fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +115,7 @@ mod tests {
             &AHEAD,
             &STREAM,
             &KERNEL,
+            &EXPOSED,
             &SANDBOX_REFUSALS,
             &KERNEL_REFUSALS,
         ] {

@@ -270,21 +270,143 @@ pub(crate) fn landlock_version() -> io::Result<i64> {
 }
 
 /// Adds a seccomp filter to the calling thread.
-pub(crate) fn seccomp(program: &'static [libc::sock_filter]) -> io::Result<()> {
+pub(crate) fn seccomp(program: &[libc::sock_filter]) -> io::Result<()> {
+    seccomp_with(program, 0).map(drop)
+}
+
+/// Adds a seccomp filter to the calling thread. The descriptor, close-on-exec, hears of the calls for which the filter
+/// answers that somebody else decides.
+pub(crate) fn seccomp_heard(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let fd = seccomp_with(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: a descriptor just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
+}
+
+fn seccomp_with(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: the kernel only reads the program, which is static.
+    // SAFETY: the kernel only reads the program, which lives through the call.
     check(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
         )
     })
-    .map(drop)
+}
+
+/// Lets one system call go on that waits at the seccomp listener `fd`; to be called when that is readable.
+pub(crate) fn seccomp_let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain data, for which zero is valid, as the kernel demands of the first.
+    let (mut call, mut answer): (libc::seccomp_notif, libc::seccomp_notif_resp) =
+        unsafe { std::mem::zeroed() };
+    // SECCOMP_IOCTL_NOTIF_RECV and _SEND of linux/seccomp.h.
+    // SAFETY: the kernel fills a seccomp_notif, of whose size the request tells.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), 0xc050_2100, &raw mut call) }.into())?;
+    answer.id = call.id;
+    answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    // SAFETY: the kernel reads a seccomp_notif_resp, of whose size the request tells.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), 0xc018_2101, &raw mut answer) }.into()).map(drop)
+}
+
+/// This process's own id. The raw call, because a libc may remember its parent's.
+pub(crate) fn own_pid() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    let pid = unsafe { libc::syscall(libc::SYS_getpid) };
+    u32::try_from(pid).unwrap_or(0)
+}
+
+/// Names the host of this UTS namespace.
+pub(crate) fn set_host_name(name: &str) -> io::Result<()> {
+    // SAFETY: the buffers are live for their length.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }.into())?;
+    // SAFETY: as above.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), 0) }.into()).map(drop)
+}
+
+/// Two connected sockets that keep messages apart, close-on-exec.
+pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) }.into())?;
+    let [one, other] = fds;
+    // SAFETY: two descriptors just made, owned by nobody else.
+    Ok(unsafe { (OwnedFd::from_raw_fd(one), OwnedFd::from_raw_fd(other)) })
+}
+
+/// A control message with one descriptor, as large and as aligned as the kernel wants it.
+#[repr(C)]
+struct DescriptorMessage {
+    header: libc::cmsghdr,
+    fd: RawFd,
+    _padding: u32,
+}
+
+/// Sends `bytes` as one message, with a descriptor.
+pub(crate) fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fd: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut control = DescriptorMessage {
+        header: libc::cmsghdr {
+            cmsg_len: size_of::<libc::cmsghdr>() + size_of::<RawFd>(),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        },
+        fd: fd.as_raw_fd(),
+        _padding: 0,
+    };
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: msghdr is plain data, for which zero is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<DescriptorMessage>();
+    // SAFETY: everything that the message points to lives through the call.
+    check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) } as libc::c_long)
+        .map(drop)
+}
+
+/// Receives one message of at most `buffer`'s length, and the descriptor that came with it. No byte: the other end is
+/// closed.
+pub(crate) fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    // SAFETY: both are plain data, for which zero is valid.
+    let (mut control, mut message): (DescriptorMessage, libc::msghdr) =
+        unsafe { std::mem::zeroed() };
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<DescriptorMessage>();
+    let got = loop {
+        // SAFETY: everything that the message points to lives through the call.
+        let got =
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check(got as libc::c_long) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    let sent = message.msg_controllen >= size_of::<libc::cmsghdr>() + size_of::<RawFd>()
+        && control.header.cmsg_type == libc::SCM_RIGHTS;
+    // SAFETY: the kernel just made this descriptor for us.
+    let fd = sent.then(|| unsafe { OwnedFd::from_raw_fd(control.fd) });
+    Ok((usize::try_from(got).unwrap_or(0), fd))
 }
 
 /// Runs the calling thread on one CPU only.

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -273,6 +274,7 @@ impl EventReceiver {
                 kernel_release: GuestText::line_of_bytes(&std::mem::take(&mut self.kernel_release)),
                 at: reader.time()?,
                 timings: reader.timings()?,
+                jail: JailReport::default(),
             }),
             2 => {
                 let code = reader.u8()?;
@@ -408,6 +410,7 @@ fn parts(failure: &StartFailure) -> (FailureCode, std::borrow::Cow<'_, str>, &[G
         StartFailure::AlreadyRunning
         | StartFailure::File { .. }
         | StartFailure::NotRunning { .. }
+        | StartFailure::WeakJail { .. }
         | StartFailure::Died { .. } => (FailureCode::Platform, Owned(failure.to_string()), &[]),
     }
 }
@@ -493,6 +496,7 @@ mod tests {
                 kernel_release: "6.12.1-x".into(),
                 at,
                 timings: marks(),
+                jail: JailReport::default(),
             }),
             Event::Ended {
                 exit: Exit {

@@ -21,6 +21,12 @@ pub enum StartFailure {
         /// The operating system's words.
         reason: String,
     },
+    /// The host refuses walls that separate compartments, and they were not given up.
+    #[error("{reason}")]
+    WeakJail {
+        /// Which walls, and the host's words.
+        reason: GuestText,
+    },
     /// The jail could not be built.
     #[error("jail the sandbox: {reason}")]
     Jail {

@@ -4,6 +4,7 @@
 
 use std::os::fd::OwnedFd;
 
+use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText, ProcessSpec, Signal, TerminalSize};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Started {
     pub at: Timestamp,
     /// Marks up to `started`.
     pub timings: Timings,
+    /// Which walls stand around this run. The monitor fills it in.
+    #[serde(default)]
+    pub jail: JailReport,
 }
 
 /// How a run ended.

@@ -148,4 +148,7 @@ pub struct JailSpec {
     /// Leaves out Landlock and seccomp around the sandbox process: for debugging it with other tools.
     #[serde(default)]
     pub disabled: bool,
+    /// Starts even where the host refuses walls that separate compartments from each other (`--weakened-jail`).
+    #[serde(default)]
+    pub weakened: bool,
 }

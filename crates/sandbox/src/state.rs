@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,9 @@ pub struct State {
     /// Where the last run's time went.
     #[serde(default)]
     pub timings: Timings,
+    /// Which walls stand around this run, or stood around the last one.
+    #[serde(default)]
+    pub jail: JailReport,
 }
 
 impl State {
@@ -82,6 +86,7 @@ impl State {
             log_bytes_lost: 0,
             kernel_release: GuestText::default(),
             timings: Timings::default(),
+            jail: JailReport::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One Bulkhead installation for one test.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,6 +86,34 @@ impl Bulkhead {
 
     /// The process for `bulkhead ARGS`, not yet started.
     pub fn process(&self, args: &[&str]) -> Command {
+        self.wrapped(&[], args)
+    }
+
+    /// As [`Bulkhead::command`], for a user who may not make a user namespace and has no privilege: as on a host that
+    /// forbids them, which a user namespace of the test's own is made to look like.
+    pub fn without_namespaces(&self, args: &[&str]) -> Prepared {
+        let forbid = "echo 0 >/proc/sys/user/max_user_namespaces && \
+                      exec setpriv --ambient-caps=-all --inh-caps=-all -- \"$0\" \"$@\"";
+        let id = [
+            "--user",
+            "--map-user=1000",
+            "--map-group=1000",
+            "--keep-caps",
+        ];
+        let mut wrapper = vec!["unshare"];
+        wrapper.extend(id);
+        wrapper.extend(["sh", "-c", forbid]);
+        Prepared {
+            process: self.wrapped(&wrapper, args),
+            input: None,
+        }
+    }
+
+    /// `WRAPPER bulkhead ARGS`.
+    fn wrapped(&self, wrapper: &[&str], args: &[&str]) -> Command {
+        let binary = self.binary.as_os_str();
+        let mut words: Vec<&OsStr> = wrapper.iter().map(OsStr::new).collect();
+        words.push(binary);
         let mut command = if self.user == User::Ordinary && nix::unistd::geteuid().is_root() {
             let mut command = Command::new("setpriv");
             let id = NOBODY.to_string();
@@ -97,10 +126,12 @@ impl Bulkhead {
                 "--inh-caps=-all",
                 "--",
             ]);
-            command.arg(&self.binary);
+            command.args(&words);
             command
         } else {
-            Command::new(&self.binary)
+            let mut command = Command::new(words.first().unwrap_or(&binary));
+            command.args(words.iter().skip(1));
+            command
         };
         command
             .args(args)

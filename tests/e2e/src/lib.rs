@@ -6,7 +6,9 @@
 //! on which the tests run is in [`isolation`].
 
 mod bulkhead;
+mod census;
 mod command;
+mod hostile;
 mod image;
 mod leftovers;
 mod platform;
@@ -14,7 +16,9 @@ mod registry;
 mod terminal;
 
 pub use bulkhead::{Bulkhead, User, binary, cache_home};
+pub use census::{Call, Calls, Census, Counting};
 pub use command::{Finished, Running, run_tool, tool_exists};
+pub use hostile::HostileKernel;
 pub use image::{Entry, busybox_tar, debian_archive, layer};
 pub use leftovers::{Process, sandbox_processes};
 pub use platform::{Isolation, isolation, needs, patience, scaled, wait_until};

@@ -142,6 +142,9 @@ pub struct CreateFlags {
     /// Username or UID (format: <name|uid>[:<group|gid>])
     #[arg(short, long, value_name = "string")]
     user: Option<String>,
+    /// Start even where the host refuses walls that separate containers from each other and from their user
+    #[arg(long)]
+    weakened_jail: bool,
     /// Working directory inside the container
     #[arg(short, long, value_name = "string")]
     workdir: Option<String>,
@@ -209,6 +212,7 @@ impl CreateFlags {
             stop_timeout: self.stop_timeout,
             platform: self.platform.clone(),
             isolation: self.isolation,
+            weakened_jail: self.weakened_jail,
         })
     }
 

@@ -51,7 +51,7 @@ pub fn start_detached(
     if let Some(signal) = starting.given_up_for() {
         return Err(given_up(engine, container, created, signal));
     }
-    started?;
+    warn(&started?);
     Ok(())
 }
 
@@ -199,7 +199,9 @@ impl Attached<'_> {
         if let Some(signal) = starting.given_up_for() {
             return Err(given_up(self.engine, self.container, self.created, signal));
         }
-        let launched = match started? {
+        let started = started?;
+        warn(&started);
+        let launched = match started {
             StartedContainer::Launched(launched) => launched,
             StartedContainer::AlreadyRunning => {
                 drop(ready);
@@ -334,6 +336,16 @@ pub fn exec(
         }
         ExecEnd::Detached => Ok(0),
         ExecEnd::OutputGone => Err(CliError::OutputGone),
+    }
+}
+
+/// Names the walls that this run has to do without, if any that separates it from other containers.
+pub fn warn(started: &StartedContainer) {
+    if let StartedContainer::Launched(launched) = started {
+        let weaknesses = launched.started().jail.describe_weaknesses();
+        if !weaknesses.is_empty() {
+            eprintln!("WARNING: the jail of this container is weakened: {weaknesses}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::foreground;
 use super::several;
 use super::stop::StopFlags;
 use crate::args::{Arity, Execute};
@@ -24,7 +25,7 @@ impl Execute for Restart {
         let options = self.flags.options()?;
         let engine = context.engine()?;
         several::each(&self.flags.containers, |name| {
-            engine.restart(&engine.container(name)?, options)?;
+            foreground::warn(&engine.restart(&engine.container(name)?, options)?);
             Ok(Some(name.to_owned()))
         })
     }

@@ -19,6 +19,7 @@ use crate::guest::Guest;
 use crate::kind::FileError;
 use crate::names::{self, Names, Reservation};
 use crate::root::Root;
+use crate::settings::JailStrength;
 
 /// What creation needs of an image.
 #[derive(Debug, Clone)]
@@ -114,7 +115,10 @@ impl Engine {
             log: LogSpec::Files {
                 max_file_size: ByteSize(self.settings.log.max_size.0 / 2),
             },
-            jail: JailSpec::default(),
+            jail: JailSpec {
+                weakened: options.weakened_jail || self.settings.jail == JailStrength::Weakened,
+                ..JailSpec::default()
+            },
         };
         let record = Record {
             version: Record::VERSION,

@@ -194,6 +194,10 @@ impl ContainerError {
             StartFailure::Jail { .. } | StartFailure::Platform { .. } => {
                 Some("'bulkhead doctor' says what this host lacks".to_owned())
             }
+            StartFailure::WeakJail { .. } => Some(
+                "allow user namespaces ('bulkhead doctor' says how), or run it as root; --weakened-jail starts without these walls"
+                    .to_owned(),
+            ),
             StartFailure::Boot { .. } => Some(
                 "'bulkhead logs --kernel CONTAINER' shows all that its kernel said, unless it was started with --rm"
                     .to_owned(),
@@ -247,7 +251,9 @@ fn failure_kind(failure: &StartFailure) -> ErrorKind {
         StartFailure::AlreadyRunning | StartFailure::NotRunning { .. } | StartFailure::Stopped => {
             ErrorKind::Conflict
         }
-        StartFailure::Jail { .. } | StartFailure::Platform { .. } => ErrorKind::Unavailable,
+        StartFailure::Jail { .. }
+        | StartFailure::WeakJail { .. }
+        | StartFailure::Platform { .. } => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }

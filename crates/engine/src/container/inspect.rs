@@ -59,6 +59,11 @@ impl Engine {
                 "Directory": container.dir,
                 "MonitorPid": state.monitor_pid,
                 "LogBytesLost": state.log_bytes_lost,
+                "Jail": {
+                    "Weakened": spec.jail.weakened,
+                    "Standing": state.jail.standing,
+                    "Missing": state.jail.missing,
+                },
             },
         }))
     }

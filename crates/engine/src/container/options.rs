@@ -72,6 +72,8 @@ pub struct CreateOptions {
     pub platform: Option<Platform>,
     /// `--isolation`.
     pub isolation: Option<Isolation>,
+    /// `--weakened-jail`: start even where the host refuses walls that separate compartments.
+    pub weakened_jail: bool,
 }
 
 /// A flag or an image setting that cannot be honoured. Messages are Docker's where Docker has one.

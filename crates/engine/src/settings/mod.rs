@@ -11,7 +11,7 @@ mod written;
 use std::path::PathBuf;
 
 pub use environment::{EngineConfig, Environment};
-pub use valid::{LogLimits, Settings, parse_detach_keys};
+pub use valid::{JailStrength, LogLimits, Settings, parse_detach_keys};
 
 use crate::kind::{ErrorKind, io_kind};
 

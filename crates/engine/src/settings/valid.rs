@@ -19,6 +19,8 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// Platform for containers that name none; `None` takes the best that works.
     pub isolation: Option<Isolation>,
+    /// What containers start with where the host refuses walls that separate them.
+    pub jail: JailStrength,
     /// Guest memory of a container without `--memory`.
     pub memory: ByteSize,
     /// Virtual CPUs of a container without `--cpus`, where the platform can have several.
@@ -46,12 +48,22 @@ pub struct LogLimits {
     pub max_size: ByteSize,
 }
 
+/// What a container starts with where the host refuses walls that separate compartments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JailStrength {
+    /// Not at all.
+    Full,
+    /// With the walls that are left, and a warning at each start.
+    Weakened,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             root: None,
             insecure_registries: Vec::new(),
             isolation: None,
+            jail: JailStrength::Full,
             memory: ByteSize(512 << 20),
             cpus: 1,
             disk_size: ByteSize(10 << 30),
@@ -144,6 +156,17 @@ impl Settings {
             ),
             None => None,
         };
+        let jail = match written.jail.as_deref() {
+            None => defaults.jail,
+            Some("full") => JailStrength::Full,
+            Some("weakened") => JailStrength::Weakened,
+            Some(other) => {
+                return Err(bad(
+                    "jail",
+                    format!("'{other}' is neither \"full\" nor \"weakened\""),
+                ));
+            }
+        };
         let insecure_registries = written.insecure_registries.clone().unwrap_or_default();
         if let Some(entry) = insecure_registries.iter().find(|e| !is_registry(e)) {
             return Err(bad(
@@ -157,6 +180,7 @@ impl Settings {
             root: absolute("root", &written.root)?,
             insecure_registries,
             isolation,
+            jail,
             memory: size("memory", &written.memory, defaults.memory, MIN_MEMORY)?,
             cpus: match written.cpus {
                 Some(0) => return Err(bad("cpus", "must be at least 1".to_owned())),

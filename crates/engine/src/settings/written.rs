@@ -14,6 +14,8 @@ pub(super) struct Written {
     pub insecure_registries: Option<Vec<String>>,
     /// `kvm` or `user-mode`.
     pub isolation: Option<String>,
+    /// `full` or `weakened`.
+    pub jail: Option<String>,
     /// Guest memory of a container that asks for none, for example `512m`.
     pub memory: Option<String>,
     /// Virtual CPUs of a container that asks for none.
@@ -59,6 +61,7 @@ impl Written {
             root: self.root.or(earlier.root),
             insecure_registries: self.insecure_registries.or(earlier.insecure_registries),
             isolation: self.isolation.or(earlier.isolation),
+            jail: self.jail.or(earlier.jail),
             memory: self.memory.or(earlier.memory),
             cpus: self.cpus.or(earlier.cpus),
             disk_size: self.disk_size.or(earlier.disk_size),

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bulkhead_jail::{
     Content, HostIds, JailReport, KernelCommand, KernelLimits, RootFile, VmRoot, VmRootSpec, Wall,
@@ -47,6 +49,10 @@ pub(crate) const TESTS: &[Test] = &[
         "where namespaces are forbidden the kernel process keeps the other walls",
         without_namespaces,
     ),
+    (
+        "where namespaces are forbidden a kernel process connects to its devices and then to nothing",
+        connects_to_its_devices_only,
+    ),
 ];
 
 /// The hostile program, compiled once; `None` where there is no compiler.
@@ -82,6 +88,11 @@ struct Outcome {
 }
 
 fn attempt(words: &[&str]) -> Option<Outcome> {
+    attempt_admitted(words, 0)
+}
+
+/// As [`attempt`]; without a namespace around it the program may connect so many times.
+fn attempt_admitted(words: &[&str], connections: usize) -> Option<Outcome> {
     let program = program()?;
     let spec = VmRootSpec {
         bytes: 8 << 20,
@@ -109,11 +120,14 @@ fn attempt(words: &[&str]) -> Option<Outcome> {
         cpu: Some(0),
         limits: KernelLimits {
             private_bytes: 32 << 20,
-            ..KernelLimits::default()
+            ..KernelLimits::of(8 << 20)
         },
     };
-    let process = command.spawn().expect("it starts");
+    let mut process = command.spawn().expect("it starts");
     drop(write);
+    process
+        .admit(connections, Duration::from_secs(60))
+        .expect("its connections are answered");
     let mut said = String::new();
     File::from(read).read_to_string(&mut said).expect("a pipe");
     Some(Outcome {
@@ -276,6 +290,39 @@ fn without_namespaces() {
         );
         let outcome = attempt(&["inet"]).expect("there is a program");
         assert_eq!(outcome.code, SIGSYS);
+        for call in ["limit-parent", "trace-parent"] {
+            let outcome = attempt(&[call]).expect("there is a program");
+            assert_eq!(
+                (outcome.code, outcome.said.as_str()),
+                (1, "Operation not permitted\n"),
+                "{call}"
+            );
+        }
+        0
+    });
+    assert_eq!(code, 0);
+}
+
+fn connects_to_its_devices_only() {
+    if program().is_none() {
+        return;
+    }
+    let directory = tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a directory");
+    let path = directory.path().join("socket");
+    let code = in_a_copy(|| {
+        forbid_namespaces();
+        let _listener = UnixListener::bind(&path).expect("a listener");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).expect("its mode");
+        let words = ["connect", path.to_str().expect("a plain name")];
+        let said = |admitted| {
+            let outcome = attempt_admitted(&words, admitted).expect("there is a program");
+            outcome.said
+        };
+        assert_eq!(said(0), "Function not implemented\n".repeat(2));
+        assert_eq!(said(1), "it worked\nFunction not implemented\n");
         0
     });
     assert_eq!(code, 0);

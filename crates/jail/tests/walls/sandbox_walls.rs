@@ -48,6 +48,18 @@ pub(crate) const TESTS: &[Test] = &[
     ("a process with threads is refused", threads_refused),
     ("where namespaces are forbidden orphans are swept up", swept),
     (
+        "where namespaces are forbidden a jail that was not weakened is refused",
+        weak_jail_is_refused,
+    ),
+    (
+        "where namespaces are forbidden the kernel's root goes with its sandbox",
+        unjailed_root_goes,
+    ),
+    (
+        "a jailed process does not know its host's name",
+        no_host_name,
+    ),
+    (
         "where namespaces are forbidden the rest stands and the report says why",
         forbidden_namespaces,
     ),
@@ -353,6 +365,7 @@ fn swept() {
         forbid_namespaces();
         let jail = SandboxJail {
             keep: vec![held.as_raw_fd()],
+            weakened: true,
             ..plain()
         };
         let jailed = jail.spawn(|_| {
@@ -377,10 +390,76 @@ fn swept() {
     assert_eq!(watch.read(&mut [0]).expect("the orphan is gone"), 0);
 }
 
+fn weak_jail_is_refused() {
+    let code = in_a_copy(|| {
+        forbid_namespaces();
+        let refused = plain().spawn(|_| 0);
+        let error = refused.and_then(|jailed| jailed.ready());
+        let error = error.expect_err("walls are missing");
+        assert!(matches!(error, JailError::Weak(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("user namespace"), "{text}");
+        assert!(text.contains("the host refuses it"), "{text}");
+        0
+    });
+    assert_eq!(code, 0);
+}
+
+fn unjailed_root_goes() {
+    let (tell, told) = UnixStream::pair().expect("a pair");
+    let code = in_a_copy(|| {
+        forbid_namespaces();
+        let jail = SandboxJail {
+            keep: vec![tell.as_raw_fd()],
+            weakened: true,
+            vm_root: Some(VmRootSpec {
+                bytes: 1 << 20,
+                huge_pages: false,
+                files: Vec::new(),
+            }),
+            ..plain()
+        };
+        let jailed = jail.spawn(|mut enclosure| {
+            let root = enclosure.take_vm_root().expect("it was asked for");
+            let path = root.path().as_os_str().as_encoded_bytes();
+            let _ = nix::unistd::write(&tell, path);
+            // As a sandbox that is killed: without a destructor.
+            std::mem::forget(root);
+            0
+        });
+        let jailed = jailed.expect("a jail");
+        jailed.ready().expect("the jail is complete");
+        assert_eq!(exit_code(Pid::from_raw(jailed.pid)), 0);
+        let mut path = [0; 256];
+        let length = nix::unistd::read(&told, &mut path).expect("it tells");
+        let path = String::from_utf8_lossy(path.get(..length).expect("a part"));
+        assert!(Path::new(&*path).is_dir(), "{path}");
+        jailed.sweep();
+        assert!(!Path::new(&*path).exists(), "{path}");
+        0
+    });
+    assert_eq!(code, 0);
+}
+
+fn no_host_name() {
+    let host = nix::unistd::gethostname().expect("a name");
+    let (report, code) = jailed(&plain(), move |_| {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        i32::from(name == host || name != "bulkhead")
+    });
+    if report.stands(Wall::UtsNamespace) {
+        assert_eq!(code, 0);
+    }
+}
+
 fn forbidden_namespaces() {
     let code = in_a_copy(|| {
         forbid_namespaces();
-        let (report, code) = jailed(&plain(), |enclosure| {
+        let weakened = SandboxJail {
+            weakened: true,
+            ..plain()
+        };
+        let (report, code) = jailed(&weakened, |enclosure| {
             if enclosure.lock().is_err() {
                 return 2;
             }
@@ -388,6 +467,8 @@ fn forbidden_namespaces() {
             0
         });
         assert_eq!(code, SIGSYS, "{report}");
+        let weaknesses = report.describe_weaknesses();
+        assert!(weaknesses.contains("process namespace"), "{weaknesses}");
         for wall in [
             Wall::UserNamespace,
             Wall::EmptyRoot,

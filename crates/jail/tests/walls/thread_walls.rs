@@ -51,6 +51,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a locked stream thread can move bytes and no more",
         stream_thread,
     ),
+    (
+        "a stream thread that the locked control thread starts can move bytes and no more",
+        later_stream_thread,
+    ),
 ];
 
 fn control_works() {
@@ -330,4 +334,40 @@ fn stream_thread() {
         SIGSYS,
         "a stream makes no sockets"
     );
+}
+
+/// The exit code of `body`, which gets a pair of sockets, in a thread that the locked control thread started and that
+/// then took the stream policy.
+fn in_narrowed_thread(body: impl FnOnce(UnixStream, UnixStream) -> i32 + Send + 'static) -> i32 {
+    let (_, code) = jailed(&plain(), move |enclosure| {
+        let lock = enclosure.thread_lock();
+        if enclosure.lock().is_err() {
+            return 88;
+        }
+        let Ok((one, other)) = UnixStream::pair() else {
+            return 89;
+        };
+        let thread = std::thread::Builder::new().spawn(move || match lock.narrow(Thread::Stream) {
+            Ok(()) => body(one, other),
+            Err(_) => 90,
+        });
+        thread
+            .ok()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or(91)
+    });
+    code
+}
+
+fn later_stream_thread() {
+    let moves = |one: UnixStream, other: UnixStream| {
+        use std::io::{Read, Write};
+        let mut buffer = [0; 4];
+        let moved = (&one).write_all(b"ping").is_ok() && (&other).read_exact(&mut buffer).is_ok();
+        i32::from(!moved || buffer != *b"ping")
+    };
+    assert_eq!(in_narrowed_thread(moves), 0);
+    // The control thread may make sockets; a stream has no use for them.
+    let makes = |_, _| i32::from(UnixStream::pair().is_err());
+    assert_eq!(in_narrowed_thread(makes), SIGSYS);
 }

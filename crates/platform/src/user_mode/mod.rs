@@ -16,6 +16,7 @@ mod process;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use bulkhead_devices::vhost_user;
 use bulkhead_jail::{KernelCommand, KernelLimits, VmRoot};
@@ -27,6 +28,10 @@ use process::Process;
 
 /// The least memory with which our kernel and the agent start.
 const LEAST_MEMORY: u64 = 40 << 20;
+
+/// A kernel that has not found its devices by then has gone wrong; the first tenths of a second are usual. Later it is
+/// refused the connection, and its boot fails.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The user-mode platform.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +76,7 @@ impl Platform for UserMode {
             console: config.console.as_fd(),
             root: &root,
             cpu: cpu::choose(),
-            limits: KernelLimits::default(),
+            limits: KernelLimits::of(config.memory_bytes),
         };
         let kernel = command.spawn().map_err(PlatformError::Kernel)?;
         // From here on the kernel ends with this value, also where a later step fails.
@@ -89,6 +94,9 @@ impl Platform for UserMode {
             });
         }
         process.kernel.confirm().map_err(PlatformError::Kernel)?;
+        let devices = process.devices.len();
+        let admitted = process.kernel.admit(devices, CONNECTED_WITHIN);
+        admitted.map_err(PlatformError::Kernel)?;
         Ok(Box::new(process))
     }
 }

@@ -148,7 +148,7 @@ async fn attach(
         Err(e) => return Ok(Reply::Error(e)),
     };
     let io = compartment.main_io();
-    let mut attached = match io.attach(stdio, detach_keys) {
+    let mut attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
         Ok(attached) => attached,
         Err(e) => {
             return Ok(Reply::Error(ControlError::Resource {

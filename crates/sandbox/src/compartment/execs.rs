@@ -8,7 +8,6 @@ use bulkhead_types::{ExitStatus, ProcessSpec, Signal};
 use super::connection::Connection;
 use super::control::attachment_end;
 use super::life::{Compartment, drain};
-use super::walls::StreamLock;
 use crate::frame::FrameError;
 use crate::message::{ControlError, Further, Reply, Stdio};
 use crate::streams::{InputEnd, ProcessIo, Wanted};
@@ -39,11 +38,11 @@ pub(super) async fn exec(
             message: format!("open streams: {e}").into(),
         })
     };
-    let io = match ProcessIo::open(compartment.ports(), wanted, None, &StreamLock::default()) {
+    let io = match ProcessIo::open(compartment.ports(), wanted, None, compartment.stream_lock()) {
         Ok(io) => Arc::new(io),
         Err(e) => return Ok(resource(e)),
     };
-    let mut attached = match io.attach(stdio, detach_keys) {
+    let mut attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
         Ok(attached) => attached,
         Err(e) => return Ok(resource(e)),
     };

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bulkhead_jail::JailReport;
 use bulkhead_protocol::CONTROL_PORT;
 use bulkhead_types::{ExitStatus, GuestText, Signal, TerminalSize, chain};
 use jiff::Timestamp;
@@ -66,6 +67,7 @@ pub(super) struct Compartment {
     agent: Agent,
     ports: Ports,
     main: ProcessIo,
+    stream_lock: StreamLock,
     stage: watch::Sender<Stage>,
     start_refused: watch::Sender<bool>,
     timings: Mutex<Timings>,
@@ -173,14 +175,17 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
             );
         }
     };
-    if let Err(e) = walls.lock() {
-        return failed(
-            StartFailure::Jail {
-                reason: chain(&e).into(),
-            },
-            timings,
-        );
-    }
+    let stream_lock = match walls.lock() {
+        Ok(lock) => lock,
+        Err(e) => {
+            return failed(
+                StartFailure::Jail {
+                    reason: chain(&e).into(),
+                },
+                timings,
+            );
+        }
+    };
     let tail = Tail::default();
     let outcome = runtime.block_on(async {
         let exit_fd = guest.exit_fd()?;
@@ -192,6 +197,7 @@ pub(crate) fn run(parts: Parts, mut walls: Walls, boot: Box<dyn Boot>) {
             agent: Agent::new(setup.control)?,
             ports: setup.ports,
             main: setup.main,
+            stream_lock,
             stage: watch::channel(Stage::Starting).0,
             start_refused: watch::channel(false).0,
             timings: Mutex::new(timings),
@@ -385,6 +391,7 @@ async fn start(
         kernel_release: hello.kernel_release.into(),
         at: Timestamp::now(),
         timings: compartment.timings(),
+        jail: JailReport::default(),
     })
 }
 
@@ -488,6 +495,11 @@ impl Compartment {
 
     pub fn ports(&self) -> &Ports {
         &self.ports
+    }
+
+    /// What stream threads lock themselves with that are started from now on.
+    pub fn stream_lock(&self) -> &StreamLock {
+        &self.stream_lock
     }
 
     pub fn main_io(&self) -> &ProcessIo {

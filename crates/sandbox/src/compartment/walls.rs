@@ -39,30 +39,47 @@ impl Walls {
             .map(Enclosure::thread_lock)
     }
 
-    /// What a stream thread does first.
+    /// What a stream thread does first that is started before [`Walls::lock`].
     pub fn stream_lock(&self) -> StreamLock {
-        StreamLock(self.thread_lock())
+        self.thread_lock()
+            .map_or(StreamLock::None, StreamLock::Whole)
     }
 
-    /// Locks the calling thread, for good. Threads that it starts later inherit its lock.
-    pub fn lock(self) -> Result<(), JailError> {
+    /// Locks the calling thread, for good. Threads that it starts later inherit its lock, and take the stream policy
+    /// on top of it with what this returns.
+    pub fn lock(self) -> Result<StreamLock, JailError> {
         match self.enclosure {
-            Some(enclosure) if !self.disabled => enclosure.lock().map(drop),
-            _ => Ok(()),
+            Some(enclosure) if !self.disabled => {
+                let lock = enclosure.thread_lock();
+                enclosure.lock()?;
+                Ok(StreamLock::Inherited(lock))
+            }
+            _ => Ok(StreamLock::None),
         }
     }
 }
 
-/// Locks stream threads that are started before the control thread is locked.
+/// The lock of a stream thread, which it applies before it touches a byte.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct StreamLock(Option<ThreadLock>);
+pub(crate) enum StreamLock {
+    /// Jails are off.
+    #[default]
+    None,
+    /// The starting thread has no lock yet: the new one takes all of it.
+    Whole(ThreadLock),
+    /// The starting thread is the locked control thread: the new one has its lock, and gives up what only it needs.
+    Inherited(ThreadLock),
+}
 
 impl StreamLock {
     /// Locks the calling thread. A thread that cannot be locked must not read a guest's bytes: the process ends.
     pub fn apply(&self) {
-        if let Some(lock) = &self.0
-            && lock.lock(Thread::Stream).is_err()
-        {
+        let locked = match self {
+            Self::None => Ok(()),
+            Self::Whole(lock) => lock.lock(Thread::Stream),
+            Self::Inherited(lock) => lock.narrow(Thread::Stream),
+        };
+        if locked.is_err() {
             std::process::abort();
         }
     }

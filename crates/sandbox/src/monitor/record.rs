@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 
@@ -42,6 +43,16 @@ impl Record {
         }
     }
 
+    /// Which walls stand around this run.
+    pub fn set_walls(&mut self, walls: JailReport) {
+        self.state.jail = walls;
+    }
+
+    /// What [`Record::set_walls`] was told.
+    pub fn walls(&self) -> &JailReport {
+        &self.state.jail
+    }
+
     /// The main process runs. Written before anybody is told.
     pub fn started(&mut self, started: &Started, pid: i32) {
         self.state.status = Status::Running;
@@ -57,7 +68,10 @@ impl Record {
 
     /// Nothing was executed.
     pub fn failed(&mut self, failure: &StartFailure, timings: Timings) {
-        self.state = State::created();
+        self.state = State {
+            jail: std::mem::take(&mut self.state.jail),
+            ..State::created()
+        };
         self.state.exit = Some(ExitStatus::exited(failure.exit_code()));
         self.state.error = Some(GuestText::lines(&failure.to_string()));
         self.state.finished_at = Some(Timestamp::now());

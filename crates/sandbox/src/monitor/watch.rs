@@ -5,10 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail};
+use bulkhead_jail::{HostIds, IdRange, JailError, JailReport, Jailed, SandboxJail};
 use bulkhead_types::{Isolation, chain};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::open::Opened;
@@ -48,7 +49,7 @@ pub(super) fn run(
     })?;
     let mut record = Record::new(lock, spec.auto_remove, Path::new(HERE));
     let started = Opened::open(&spec).and_then(|opened| spawn(spec, opened, early, timings));
-    let (jailed, events) = match started {
+    let (jailed, walls, events) = match started {
         Ok(started) => started,
         Err(failure) => {
             record.failed(&failure, timings);
@@ -58,6 +59,7 @@ pub(super) fn run(
             return Err(failure);
         }
     };
+    record.set_walls(walls);
     let report = attend(
         &mut record,
         &jailed.pidfd,
@@ -95,11 +97,10 @@ fn spawn(
     opened: Opened,
     early: Option<UnixStream>,
     timings: Timings,
-) -> Result<(Jailed, EventReceiver), StartFailure> {
-    let jail_error = |e: &dyn std::error::Error| StartFailure::Jail {
-        reason: chain(e).into(),
-    };
-    let (ours, theirs) = event::channel().map_err(|e| jail_error(&e))?;
+) -> Result<(Jailed, JailReport, EventReceiver), StartFailure> {
+    let (ours, theirs) = event::channel().map_err(|e| StartFailure::Jail {
+        reason: chain(&e).into(),
+    })?;
     let mut keep = opened.descriptors();
     // Never the run lock's descriptor: who holds it can let go of the lock.
     keep.push(theirs.as_raw_fd());
@@ -110,6 +111,7 @@ fn spawn(
         host_ids: Some(host_ids),
         keep,
         vm_root: opened.boot.root(spec.memory.0),
+        weakened: spec.jail.weakened,
         page_map: spec.isolation == Isolation::Kvm,
     };
     let jailed = jail
@@ -148,9 +150,17 @@ fn spawn(
             drop(alive);
             0
         })
-        .map_err(|e| jail_error(&e))?;
-    jailed.ready().map_err(|e| jail_error(&e))?;
-    Ok((jailed, ours))
+        .map_err(|e| jail_failure(&e))?;
+    let walls = jailed.ready().map_err(|e| jail_failure(&e))?;
+    Ok((jailed, walls, ours))
+}
+
+fn jail_failure(error: &JailError) -> StartFailure {
+    let reason = chain(error).into();
+    match error {
+        JailError::Weak(_) => StartFailure::WeakJail { reason },
+        _ => StartFailure::Jail { reason },
+    }
 }
 
 /// Sees the jailed half to its end, and records that.
@@ -234,7 +244,8 @@ fn follow(
                 Err(violation) => return broken(&violation.to_string()),
             };
             match event {
-                Event::Started(started) if start_until.take().is_some() => {
+                Event::Started(mut started) if start_until.take().is_some() => {
+                    started.jail.clone_from(record.walls());
                     record.started(&started, pid);
                     let _ = frame::send(launcher, &Report::Started(started), &[]);
                 }
@@ -266,6 +277,11 @@ fn reap(pidfd: &OwnedFd) -> String {
         sys::kill(pidfd);
     }
     match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        // Guest memory is a file on user-mode, and image disks are mapped on kvm: nothing is behind a page.
+        Ok(WaitStatus::Signaled(_, Signal::SIGBUS, _)) => {
+            "memory that it shares with the guest was cut short or could not be filled (SIGBUS)"
+                .to_owned()
+        }
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
         Ok(WaitStatus::Exited(_, code)) => format!("exit code {code}"),
         Ok(other) => format!("{other:?}"),
@@ -319,6 +335,7 @@ mod tests {
             kernel_release: "6.12".into(),
             at: Timestamp::now(),
             timings: Timings::default(),
+            jail: JailReport::default(),
         })
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::interrupt::Blocking;
 use super::keys::DetachKeys;
 use super::outlet::wait_for;
+use crate::compartment::StreamLock;
 
 const BUFFER: usize = 128 << 10;
 const STACK: usize = 64 << 10;
@@ -65,11 +66,12 @@ impl Stdin {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Starts the thread that moves bytes from `fd`.
+    /// Starts the thread that moves bytes from `fd`, once it has applied `lock`.
     pub fn attach(
         self: &Arc<Self>,
         fd: OwnedFd,
         detach_keys: Vec<u8>,
+        lock: StreamLock,
     ) -> io::Result<(Arc<Reader>, oneshot::Receiver<InputEnd>)> {
         let reader = Arc::new(Reader {
             file: fd.into(),
@@ -81,6 +83,7 @@ impl Stdin {
             .name("stdin".to_owned())
             .stack_size(STACK)
             .spawn(move || {
+                lock.apply();
                 let end = pump.pump(&stdin, DetachKeys::new(detach_keys));
                 let _ = done.send(end);
             })?;

@@ -183,8 +183,14 @@ impl ProcessIo {
         Ok((port, Some(outlet)))
     }
 
-    /// Connects a caller's descriptors, from now on. Those that the process has no stream for are closed.
-    pub fn attach(&self, stdio: Stdio, detach_keys: Vec<u8>) -> io::Result<Attached> {
+    /// Connects a caller's descriptors, from now on. Those that the process has no stream for are closed. A thread that
+    /// reads them applies `lock` first.
+    pub fn attach(
+        &self,
+        stdio: Stdio,
+        detach_keys: Vec<u8>,
+        lock: &StreamLock,
+    ) -> io::Result<Attached> {
         let mut attached = Attached {
             ends: Ends::default(),
             input: None,
@@ -199,7 +205,7 @@ impl ProcessIo {
             }
         }
         if let (Some(stdin), Some(fd)) = (&self.stdin, stdio.stdin) {
-            let (reader, ended) = stdin.attach(fd, detach_keys)?;
+            let (reader, ended) = stdin.attach(fd, detach_keys, lock.clone())?;
             locked(&self.readers).push(Arc::clone(&reader));
             attached.ends.reader = Some((reader, Arc::clone(&self.readers)));
             attached.ends.stdin = self.stdin_once.then(|| Arc::clone(stdin));

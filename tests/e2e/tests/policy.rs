@@ -1,0 +1,170 @@
+//! The system call policies allow what sandboxes do, and nothing that they never do: the calls of traced compartments are
+//! held against every entry.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bulkhead_e2e::{
+    Bulkhead, Call, Calls, Census, Counting, Isolation, User, cannot_run, isolation, wait_until,
+};
+use serde_json::Value;
+
+/// Entries that a healthy compartment seldom or never hits, and why they stay.
+const RARE: &[(&str, &str, &str)] = &[];
+
+/// The numbers of this architecture's calls, from the C library's headers.
+fn numbers() -> Option<BTreeMap<String, u64>> {
+    let header = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h";
+    let text = std::fs::read_to_string(header).ok()?;
+    let number = |line: &str| {
+        let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
+        Some((name.to_owned(), number.trim().parse().ok()?))
+    };
+    Some(text.lines().filter_map(number).collect())
+}
+
+fn policy(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../crates/jail/policy")
+        .join(name);
+    let text = std::fs::read_to_string(path).expect("the policy");
+    serde_json::from_str(&text).expect("a policy is JSON")
+}
+
+/// Whether `entry`, an element of a policy's filter, is what let `call` through.
+fn lets(entry: &Value, call: &Call) -> bool {
+    let conditions = entry["args"]
+        .as_array()
+        .map_or([].as_slice(), Vec::as_slice);
+    conditions.iter().all(|condition| {
+        let index = condition["index"].as_u64().expect("an index");
+        let mut argument = call.1[usize::try_from(index).expect("a small number")];
+        if condition["type"] == "dword" {
+            argument &= 0xffff_ffff;
+        }
+        // "self": the process's own id, which a process that lives has.
+        let Some(value) = condition["val"].as_u64() else {
+            return true;
+        };
+        match &condition["op"] {
+            Value::String(op) if op == "eq" => argument == value,
+            Value::String(op) if op == "ne" => argument != value,
+            op => {
+                let mask = op["masked_eq"].as_u64().expect("eq, ne or masked_eq");
+                argument & mask == value
+            }
+        }
+    })
+}
+
+/// Entries of `section` that none of `calls` needed, as `SECTION CALL (COMMENT)`.
+fn idle(
+    policy: &Value,
+    section: &str,
+    calls: &Calls,
+    numbers: &BTreeMap<String, u64>,
+) -> Vec<String> {
+    let entries = policy[section]["filter"].as_array().expect("a filter");
+    let needed = |entry: &&Value| {
+        let name = entry["syscall"].as_str().expect("a name");
+        let number = numbers.get(name).copied();
+        let rare = RARE
+            .iter()
+            .any(|(in_section, call, _)| *in_section == section && *call == name);
+        rare || calls
+            .iter()
+            .any(|call| Some(call.0) == number && lets(entry, call))
+    };
+    entries
+        .iter()
+        .filter(|entry| !needed(entry))
+        .map(|entry| format!("{section} {} {}", entry["syscall"], entry["args"]))
+        .collect()
+}
+
+/// What a user does with a container, as far as it makes its threads do different things.
+fn use_it(b: &Bulkhead) {
+    b.command(&["exec", "-i", "counted", "cat"])
+        .with_input(vec![b'x'; 1 << 20])
+        .finish()
+        .ok();
+    b.run(&["exec", "counted", "sh", "-c", WORK]).ok();
+    b.run(&["exec", "-d", "counted", "true"]).ok();
+    b.run(&["exec", "counted", "false"]).expect_code(1);
+    b.run(&["kill", "-s", "USR1", "counted"]).ok();
+    b.run(&["logs", "counted"]).ok();
+    b.run(&["logs", "--kernel", "counted"]).ok();
+    b.run(&["stop", "-t", "0", "counted"]).ok();
+}
+
+/// Files, memory, processes and time in the guest.
+const WORK: &str = "
+    dd if=/dev/zero of=/file bs=64k count=200 conv=fsync 2>/dev/null; cat /file >/dev/null
+    sync; rm /file; fstrim / 2>/dev/null
+    dd if=/dev/urandom of=/dev/null bs=64k count=4 2>/dev/null
+    for i in 1 2 3 4 5 6 7 8; do (sleep 0.1; true) & done; wait
+    sleep 0.3; yes | head -c 40000000 >/dev/null
+    cat /bin/busybox >/dev/null; echo 3 >/proc/sys/vm/drop_caches";
+
+fn census(b: &Bulkhead) -> Census {
+    let words = [
+        "run", "-i", "--rm", "--name", "counted", "-m", "96m", "busybox", "sh", "-c",
+    ];
+    // More than two log files hold, so that they are turned over.
+    let main = "trap : USR1; yes 0123456789012345678901234567890123456789 | head -c 40000000; while :; do sleep 1; done";
+    let mut words = words.to_vec();
+    words.push(main);
+    let counting = Counting::start(b.process(&words));
+    let runs = wait_until(std::time::Duration::from_secs(60), || {
+        b.run(&["exec", "counted", "true"]).code == 0
+    });
+    assert!(runs, "the counted container does not start");
+    use_it(b);
+    counting.finish()
+}
+
+#[test]
+fn the_policies_allow_nothing_that_nobody_does() {
+    let Some(b) = Bulkhead::with_busybox(User::Root) else {
+        return;
+    };
+    let Some(numbers) = numbers() else {
+        cannot_run!("the C library's headers, which number the system calls, are not installed");
+        return;
+    };
+    let census = census(&b);
+    let none = Calls::new();
+    let of = |kind: &str| census.get(kind).unwrap_or(&none);
+    let sandbox = policy("sandbox.json");
+    let mut unneeded = Vec::new();
+    let mut kinds = vec!["control", "device", "stream"];
+    if isolation() == Isolation::Kvm {
+        kinds.extend(["vcpu", "ahead"]);
+    } else {
+        unneeded.extend(idle(
+            &policy("kernel.json"),
+            "kernel",
+            of("kernel"),
+            &numbers,
+        ));
+    }
+    let anybody: Calls = ["control", "device", "stream"]
+        .iter()
+        .flat_map(|kind| of(kind).iter().copied())
+        .collect();
+    unneeded.extend(idle(&sandbox, "runtime", &anybody, &numbers));
+    for kind in kinds {
+        assert!(
+            !of(kind).is_empty(),
+            "no thread of the kind {kind} was seen: {:?}",
+            census.keys()
+        );
+        unneeded.extend(idle(&sandbox, kind, of(kind), &numbers));
+    }
+    b.expect_nothing_left();
+    assert!(
+        unneeded.is_empty(),
+        "nobody needs:\n{}",
+        unneeded.join("\n")
+    );
+}
