@@ -365,6 +365,7 @@ fn in_jail(rig: &Rig, word: &'static str, expected: Option<MachineExit>) -> (Jai
         host_ids: Some(HostIds::stable(IdRange::default(), word)),
         keep,
         vm_root: boot.root(MEMORY),
+        weakened: false,
         page_map: false,
     };
     let jailed = jail
