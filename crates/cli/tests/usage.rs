@@ -504,3 +504,34 @@ fn a_configuration_file_that_is_not_there_is_named() {
         "bulkhead: cannot read configuration file /nonexistent.toml: No such file or directory",
     );
 }
+
+/// A warning is for whoever typed the command; module paths are for those who look into the program.
+#[test]
+fn warnings_are_in_words_and_name_modules_only_to_debug() {
+    let root = std::env::temp_dir().join(format!("bulkhead-damaged-{}", std::process::id()));
+    let id = "a".repeat(64);
+    let container = root.join("containers").join(&id);
+    std::fs::create_dir_all(&container).expect("a directory");
+    std::fs::create_dir_all(root.join("names")).expect("a directory");
+    std::fs::write(container.join("config.json"), "{").expect("a file");
+    let root_text = root.to_str().expect("text");
+    let said = |flags: &[&str]| {
+        let out = bulkhead(&[&["--root", root_text], flags, &["ps", "-a"]].concat());
+        assert_eq!(out.status.code(), Some(0));
+        String::from_utf8(out.stderr).expect("text")
+    };
+    let plain = said(&[]);
+    assert!(
+        plain.starts_with(
+            "WARNING: container aaaaaaaaaaaa is left out: damaged container configuration "
+        ),
+        "{plain}"
+    );
+    assert!(
+        !plain.contains("::") && plain.lines().count() == 1,
+        "{plain}"
+    );
+    assert!(said(&["--debug"]).contains("bulkhead_engine::"));
+    assert_eq!(said(&["--log-level", "error"]), "");
+    std::fs::remove_dir_all(&root).expect("removable");
+}
