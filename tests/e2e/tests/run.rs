@@ -1,5 +1,7 @@
 //! `bulkhead run`: what the contained program sees, and what comes back from it.
 
+use std::os::unix::ffi::OsStrExt;
+
 use bulkhead_e2e::{User, each_user};
 
 each_user! {
@@ -8,6 +10,19 @@ each_user! {
         assert_eq!(out.stdout, b"out\n");
         assert_eq!(out.stderr, "err\n");
         b.expect_nothing_left();
+    }
+
+    a_variable_that_is_no_utf8_is_passed_and_a_name_may_begin_with_a_dash(b) {
+        // The shell does not hand on a name that begins with a dash; what it got itself is in /proc.
+        let script = "echo \"<$RAW>\"; tr '\\0' '\\n' </proc/1/environ | grep -c '^-A=-1$'; env | grep -c ^NONE";
+        let words = ["run", "--rm", "-e", "RAW", "-e", "-A=-1", "-e", "NONE", "-u", "0", "busybox", "sh", "-c", script];
+        let out = b.process(&words)
+            .env("RAW", std::ffi::OsStr::from_bytes(b"a\xffb"))
+            .env_remove("NONE")
+            .output()
+            .unwrap();
+        // Docker's client replaces what is no UTF-8 when it makes JSON of it.
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "<a\u{fffd}b>\n1\n0\n");
     }
 
     the_kernel_is_not_the_hosts(b) {
