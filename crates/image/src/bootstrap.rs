@@ -1,13 +1,11 @@
 //! An image of a Debian suite, made by mmdebstrap from Debian's archive: no registry needed.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-use crate::archive::{Change, Recipe, RecipeLayer};
+use crate::archive::{Change, CopyError, Recipe, RecipeLayer, gzip_to_blob};
 use crate::kind::ErrorKind;
 use crate::platform::Platform;
 use crate::progress::{Outcome, Phase, Progress};
@@ -266,37 +264,18 @@ fn narrate(stderr: Option<ChildStderr>, progress: &dyn Progress) -> Vec<String> 
     tail
 }
 
-/// Compresses the tar stream into a blob: lightly, because it is made on this host and mostly stays.
-/// With gzip, because not all that read the store know zstd.
 fn copy(
     store: &Store,
     stdout: Option<impl Read>,
     advance: &dyn Fn(u64),
 ) -> Result<RecipeLayer, BootstrapError> {
-    let Some(mut stdout) = stdout else {
+    let Some(stdout) = stdout else {
         return Err(BootstrapError::Copy {
             source: io::ErrorKind::BrokenPipe.into(),
         });
     };
-    let mut encoder = GzEncoder::new(store.blob_writer()?, Compression::fast());
-    let mut buffer = vec![0; 256 << 10];
-    let written = |source| StoreError::Io {
-        operation: "write a blob in",
-        path: store.temp_root(),
-        source,
-    };
-    loop {
-        let n = match stdout.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(BootstrapError::Copy { source }),
-        };
-        encoder
-            .write_all(buffer.get(..n).unwrap_or_default())
-            .map_err(written)?;
-        advance(u64::try_from(n).unwrap_or_default());
-    }
-    let (digest, size) = encoder.finish().map_err(written)?.commit(None)?;
-    Ok(RecipeLayer { digest, size })
+    gzip_to_blob(store, stdout, advance).map_err(|error| match error {
+        CopyError::Read(source) => BootstrapError::Copy { source },
+        CopyError::Store(error) => error.into(),
+    })
 }

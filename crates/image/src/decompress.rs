@@ -1,9 +1,42 @@
-//! Layers and archives may be gzip, zstd or plain; the first bytes decide, as they do in Docker,
+//! Layers and archives may be gzip, zstd, xz, bzip2 or plain; the first bytes decide, as they do in Docker,
 //! because media types and file names are often wrong.
 
 use std::io::{self, BufRead, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
+
+/// Memory that the decoder of an xz stream may take, in KiB: the stream's header says how much it wants. 128 MiB of
+/// dictionary, twice what `xz -9` asks for, and what the decoder needs besides. A stream that wants more is refused.
+const XZ_MEMORY_MAX: u32 = (128 << 10) + 1024;
+
+/// How a stream is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Plain,
+    Gzip,
+    Zstd,
+    Xz,
+    Bzip2,
+}
+
+impl Format {
+    /// By the first bytes of a stream; six are enough.
+    pub(crate) fn of(magic: &[u8]) -> Self {
+        if magic.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip
+        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable_frame(magic) {
+            Self::Zstd
+        } else if magic.starts_with(b"\xfd7zXZ\0") {
+            Self::Xz
+        } else if magic.starts_with(b"BZh") {
+            Self::Bzip2
+        } else {
+            Self::Plain
+        }
+    }
+}
 
 /// Reads the uncompressed bytes of a stream.
 pub(crate) enum Decoder<'a, R: BufRead> {
@@ -11,32 +44,30 @@ pub(crate) enum Decoder<'a, R: BufRead> {
     Gzip(Box<MultiGzDecoder<R>>),
     /// With the logarithm of the largest window that its frames may have.
     Zstd(Box<zstd::stream::read::Decoder<'a, R>>, u32),
+    Xz(Box<XzReader<R>>),
+    Bzip2(Box<MultiBzDecoder<R>>),
 }
 
 impl<R: BufRead> Decoder<'_, R> {
     /// Looks at the beginning of `reader` and chooses.
     pub(crate) fn new(mut reader: R) -> io::Result<Self> {
         let magic = reader.fill_buf()?;
-        let unsupported = |what| {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{what} compression is not supported"),
-            ))
-        };
-        if magic.starts_with(&[0x1f, 0x8b]) {
-            Ok(Self::Gzip(Box::new(MultiGzDecoder::new(reader))))
-        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable_frame(magic) {
-            let window = window_log(magic);
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
-            decoder.window_log_max(window)?;
-            Ok(Self::Zstd(Box::new(decoder), window))
-        } else if magic.starts_with(b"\xfd7zXZ\0") {
-            unsupported("xz")
-        } else if magic.starts_with(b"BZh") {
-            unsupported("bzip2")
-        } else {
-            Ok(Self::Plain(reader))
-        }
+        Ok(match Format::of(magic) {
+            Format::Plain => Self::Plain(reader),
+            Format::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(reader))),
+            Format::Zstd => {
+                let window = window_log(magic);
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+                decoder.window_log_max(window)?;
+                Self::Zstd(Box::new(decoder), window)
+            }
+            Format::Xz => Self::Xz(Box::new(XzReader::new_mem_limit(
+                reader,
+                true,
+                XZ_MEMORY_MAX,
+            ))),
+            Format::Bzip2 => Self::Bzip2(Box::new(MultiBzDecoder::new(reader))),
+        })
     }
 }
 
@@ -68,6 +99,10 @@ impl<R: BufRead> Decoder<'_, R> {
             // A window of 32 KiB and tables.
             Self::Gzip(_) => 64 << 10,
             Self::Zstd(_, window) => 1 << window,
+            // The dictionary is named in each block and not before.
+            Self::Xz(_) => u64::from(XZ_MEMORY_MAX) << 10,
+            // Fixed by the format: a block has at most 900,000 bytes, each of which takes four.
+            Self::Bzip2(_) => 4 << 20,
         }
     }
 }
@@ -83,6 +118,8 @@ impl<R: BufRead> Read for Decoder<'_, R> {
             Self::Plain(reader) => reader.read(buffer),
             Self::Gzip(reader) => reader.read(buffer),
             Self::Zstd(reader, _) => reader.read(buffer),
+            Self::Xz(reader) => reader.read(buffer),
+            Self::Bzip2(reader) => reader.read(buffer),
         }
     }
 }
@@ -105,6 +142,22 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// What the program of this name makes of `bytes`.
+    fn packed(program: &str, flags: &[&str], bytes: &[u8]) -> Vec<u8> {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new(program)
+            .arg("-c")
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{program} IS MISSING: this test needs it ({e})"));
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+
     #[test]
     fn every_format_is_told_by_its_first_bytes() {
         let text = b"some layer".repeat(1000);
@@ -114,6 +167,8 @@ mod tests {
             read(&zstd::encode_all(&text[..], 3).unwrap()).unwrap(),
             text
         );
+        assert_eq!(read(&packed("xz", &[], &text)).unwrap(), text);
+        assert_eq!(read(&packed("bzip2", &[], &text)).unwrap(), text);
         assert_eq!(read(b"").unwrap(), b"");
     }
 
@@ -127,6 +182,10 @@ mod tests {
         ]
         .concat();
         assert_eq!(read(&both).unwrap(), b"one two");
+        for format in ["xz", "bzip2"] {
+            let both = [packed(format, &[], b"one "), packed(format, &[], b"two")].concat();
+            assert_eq!(read(&both).unwrap(), b"one two", "{format}");
+        }
     }
 
     /// The window is the decoder's memory, and a stream says how large it is.
@@ -157,11 +216,24 @@ mod tests {
     }
 
     #[test]
-    fn truncation_and_foreign_formats_are_errors() {
+    fn truncation_is_an_error() {
         let whole = gzip(&b"x".repeat(10_000));
         assert!(read(&whole[..whole.len() - 5]).is_err());
         let whole = zstd::encode_all(&b"some text that is long enough"[..], 1).unwrap();
         assert!(read(&whole[..whole.len() - 5]).is_err());
+        for format in ["xz", "bzip2"] {
+            let whole = packed(format, &[], &b"x".repeat(10_000));
+            assert!(read(&whole[..whole.len() - 5]).is_err(), "{format}");
+        }
         assert!(read(b"BZh91AY&SY").is_err());
+        assert!(read(b"\xfd7zXZ\0").is_err());
+    }
+
+    #[test]
+    fn an_xz_stream_that_wants_a_huge_dictionary_is_refused() {
+        let small = packed("xz", &["--lzma2=dict=128MiB"], b"text");
+        assert_eq!(read(&small).unwrap(), b"text");
+        let huge = packed("xz", &["--lzma2=dict=192MiB"], b"text");
+        assert_eq!(read(&huge).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }

@@ -28,15 +28,14 @@ mod registry;
 mod store;
 
 pub use archive::{
-    ArchiveError, Change, ImportOptions, LoadFrom, LoadOptions, ParseChangeError, SaveFormat,
-    SaveTo, import, load, save,
+    ArchiveError, Change, ImportOptions, LoadEvent, LoadFrom, LoadOptions, ParseChangeError,
+    SaveFormat, SaveTo, import, load, load_reporting, save,
 };
 pub use bootstrap::{BootstrapError, BootstrapOptions, bootstrap};
 pub use budget::{Bounds, Budget};
 pub use kind::ErrorKind;
 pub use manifest::{
-    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, choose, diff_ids, parse_config,
-    parse_manifest,
+    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, diff_ids, parse_config, parse_manifest,
 };
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};

@@ -276,9 +276,9 @@ fn archives_that_are_none_are_refused_and_leave_nothing() {
             tar(&[
                 (
                     "manifest.json",
-                    manifest(&format!("{hex}.json"), "l").as_bytes(),
+                    manifest(&format!("blobs/sha256/{hex}"), "l").as_bytes(),
                 ),
-                (&format!("{hex}.json"), &config),
+                (&format!("blobs/sha256/{hex}"), &config),
             ]),
             ErrorKind::Corrupt,
         ),

@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use bulkhead_image::{LoadFrom, LoadOptions, Platform, load};
+use bulkhead_image::{LoadEvent, LoadFrom, LoadOptions, Platform, load_reporting};
 use clap::Args;
 
 use crate::args::{Arity, Execute};
 use crate::context::Context;
-use crate::error::{CliError, WRITE_OUTPUT};
+use crate::error::{CliError, WRITE_OUTPUT, chain};
 use crate::output::Out;
 use crate::progress;
 
@@ -42,27 +42,45 @@ impl Execute for Load {
         let options = LoadOptions {
             platform: self.platform,
         };
-        let images = load(
+        let mut out = Out::new();
+        let mut written = Ok(());
+        let loaded = load_reporting(
             context.engine_to_create()?.store()?,
             from,
             &options,
             progress.as_ref(),
-        )?;
-        let mut out = Out::new();
-        for image in &images {
-            let lines: Vec<String> = if image.names.is_empty() {
-                vec![format!("Loaded image ID: {}", image.id)]
-            } else {
-                image
-                    .names
-                    .iter()
-                    .map(|name| format!("Loaded image: {}", name.familiar()))
-                    .collect()
-            };
-            for line in lines {
-                out.line(&line).map_err(CliError::stream(WRITE_OUTPUT))?;
-            }
-        }
+            // At once: an archive whose end is bad has loaded what it named before.
+            &mut |event| {
+                for line in said(&event) {
+                    if written.is_ok() {
+                        written = out.line(&line).and_then(|()| out.flush());
+                    }
+                }
+                if let LoadEvent::Skipped { what, why } = event {
+                    eprintln!("Skipped {what}: {}", chain(why));
+                }
+            },
+        );
+        written.map_err(CliError::stream(WRITE_OUTPUT))?;
+        loaded?;
         Ok(0)
+    }
+}
+
+/// What Docker says of an image that is loaded.
+fn said(event: &LoadEvent<'_>) -> Vec<String> {
+    match event {
+        LoadEvent::Renamed { name, old } => vec![format!(
+            "The image {} already exists, renaming the old one with ID {old} to empty string",
+            name.familiar()
+        )],
+        LoadEvent::Loaded { image, names: [] } => {
+            vec![format!("Loaded image ID: {}", image.id)]
+        }
+        LoadEvent::Loaded { names, .. } => names
+            .iter()
+            .map(|name| format!("Loaded image: {}", name.familiar()))
+            .collect(),
+        LoadEvent::Skipped { .. } => Vec::new(),
     }
 }

@@ -1,9 +1,14 @@
 //! docker-archive: `manifest.json` names configuration and layer files, as `docker save` writes it.
 
+use std::fs::File;
+use std::io::BufReader;
+
 use serde::{Deserialize, Serialize};
 
-use super::error::ArchiveError;
+use super::error::{ArchiveError, io_error};
+use super::load::Reporter;
 use super::recipe::{RecipeLayer, record};
+use super::recompress::{self, gzip_to_blob};
 use super::source::{Source, digest_bytes};
 use crate::manifest::{self, CONFIG_MAX, MANIFEST_MAX};
 use crate::progress::Progress;
@@ -11,6 +16,7 @@ use crate::reference::Reference;
 use crate::store::{Image, Store, describe};
 
 pub(super) const MANIFEST: &str = "manifest.json";
+const BUFFER: usize = 256 << 10;
 
 /// One image in `manifest.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,35 +31,38 @@ pub(super) fn load(
     store: &Store,
     source: &Source,
     progress: &dyn Progress,
-) -> Result<Vec<Image>, ArchiveError> {
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ArchiveError> {
     let bytes = source.document(store, MANIFEST, MANIFEST_MAX)?;
     let entries: Vec<Entry> =
         serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Parse {
             name: MANIFEST.into(),
             source,
         })?;
-    if entries.is_empty() {
-        return Err(ArchiveError::Empty);
+    for entry in &entries {
+        let tags = entry.repo_tags.iter().flatten();
+        let what = tags.map(String::as_str).next().unwrap_or(&entry.config);
+        // Before anything is taken in: a name that cannot be given must not leave a nameless image.
+        let tags = entry.repo_tags.iter().flatten();
+        let names: Vec<Reference> = tags.map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
+        reporter.take(store, what, &names, || {
+            load_one(store, source, entry, &names, progress)
+        })?;
     }
-    entries
-        .iter()
-        .map(|entry| load_one(store, source, entry, progress))
-        .collect()
+    Ok(())
 }
 
 fn load_one(
     store: &Store,
     source: &Source,
     entry: &Entry,
+    names: &[Reference],
     progress: &dyn Progress,
 ) -> Result<Image, ArchiveError> {
     let document = |source| ArchiveError::Document {
         name: entry.config.clone(),
         source,
     };
-    // Before anything is taken in: a name that cannot be given must not leave a nameless image.
-    let tags = entry.repo_tags.iter().flatten();
-    let names: Vec<Reference> = tags.map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
     let bytes = source.document(store, &entry.config, CONFIG_MAX)?;
     let config = manifest::parse_config(&bytes).map_err(document)?;
     check_name(&entry.config, &bytes)?;
@@ -68,16 +77,30 @@ fn load_one(
     let mut layers = Vec::new();
     for (file, diff_id) in files.iter().zip(&diff_ids) {
         let (digest, size) = source.blob(store, file, progress)?;
+        let layer = portable(store, RecipeLayer { digest, size })?;
         // The media type is chosen when the manifest is written; conversion needs none.
-        let blob = describe(manifest::OCI_LAYER, &digest, size)?;
+        let blob = describe(manifest::OCI_LAYER, &layer.digest, layer.size)?;
         let outcome = store.ensure_layer(&blob, diff_id, progress)?;
-        progress.finish(&digest.short(), outcome);
-        layers.push(RecipeLayer { digest, size });
+        progress.finish(&layer.digest.short(), outcome);
+        layers.push(layer);
     }
     let digest = store.put_blob(&bytes)?;
     let names: Vec<Option<&Reference>> = names.iter().map(Some).collect();
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     Ok(record(store, (&digest, size), &layers, &names)?)
+}
+
+/// The layer in a format that has a media type: other engines would not read what is pushed or saved otherwise.
+fn portable(store: &Store, layer: RecipeLayer) -> Result<RecipeLayer, ArchiveError> {
+    let path = store.blob_path(&layer.digest);
+    let file = File::open(&path).map_err(io_error("open", &path))?;
+    let mut input = BufReader::with_capacity(BUFFER, file);
+    let foreign =
+        recompress::foreign(&mut input).map_err(|source| ArchiveError::Read { source })?;
+    match foreign {
+        Some(decoder) => Ok(gzip_to_blob(store, decoder, &|_| {})?),
+        None => Ok(layer),
+    }
 }
 
 /// A name in `RepoTags`, by the rules of Docker's `load`: it has a tag, and it has no digest. Whoever makes an
@@ -93,26 +116,21 @@ fn parse_tag(text: &str) -> Result<Reference, ArchiveError> {
             name: reference.familiar(),
         });
     }
-    let tagged = reference
-        .tag()
-        .is_some_and(|tag| text.ends_with(&format!(":{tag}")));
-    if !tagged {
+    if reference.is_name_only(text) {
         return Err(bad(None));
     }
     Ok(reference)
 }
 
-/// A configuration's file name is its digest, where it looks like one.
+/// A file of the OCI layout that newer versions of Docker write beside `manifest.json` is named by its digest. Any
+/// other file name of a configuration promises nothing: the image's ID is the digest of its content.
 fn check_name(name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    let hex = file.strip_suffix(".json").unwrap_or(file);
-    let promises = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let actual = digest_bytes(bytes);
-    if promises && actual.hex() != hex {
-        return Err(ArchiveError::DigestMismatch {
+    match name.strip_prefix("blobs/sha256/") {
+        Some(hex) if hex != actual.hex() => Err(ArchiveError::DigestMismatch {
             name: name.to_owned(),
             actual,
-        });
+        }),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_types::Digest;
 
+use super::recompress::CopyError;
 use crate::kind::ErrorKind;
 use crate::layer::LayerError;
 use crate::manifest::ManifestError;
@@ -45,6 +46,13 @@ pub enum ArchiveError {
     Target {
         /// What is there, or that its directory is not.
         reason: String,
+    },
+    /// Not the beginning of any archive.
+    #[error("this is no tar archive, neither plain nor compressed with gzip, zstd, xz or bzip2")]
+    NoArchive {
+        /// What is wrong with the first bytes.
+        #[source]
+        source: LayerError,
     },
     /// Neither `manifest.json` nor `index.json` is in it.
     #[error("neither a docker-archive nor an OCI layout: manifest.json and index.json are missing")]
@@ -117,16 +125,47 @@ pub enum ArchiveError {
         /// What its digest is.
         actual: Digest,
     },
+    /// One of several images under one name, for another level of the processor.
+    #[error("another image of that name fits the platform better")]
+    BetterFit,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+impl From<CopyError> for ArchiveError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Read(source) => Self::Read { source },
+            CopyError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl ArchiveError {
+    /// Whether the entry is sound but no image for this host: `load` goes on with the others then.
+    pub(super) fn passes_over(&self) -> bool {
+        match self {
+            Self::Document { source, .. } => {
+                source.is_no_image()
+                    || matches!(
+                        source,
+                        ManifestError::NoPlatform { .. }
+                            | ManifestError::TooDeep(_)
+                            | ManifestError::SearchTooLong { .. }
+                    )
+            }
+            Self::BetterFit => true,
+            _ => false,
+        }
+    }
+
     /// What the tar reader complains about, at an entry or before the first.
     pub(super) fn entry(source: LayerError) -> Self {
         match source {
             LayerError::Read { source, .. } => Self::Read { source },
+            source @ (LayerError::BadHeader { offset: 0 }
+            | LayerError::Truncated { offset: ..512, .. }) => Self::NoArchive { source },
             source => Self::Entry { source },
         }
     }
@@ -155,7 +194,10 @@ impl ArchiveError {
             Self::Target { .. } => Some(
                 "without -o the archive goes to standard output: `bulkhead save IMAGE >TARGET`",
             ),
-            Self::Unknown => Some("a root file system is taken in with `bulkhead import`"),
+            Self::Unknown | Self::NoArchive { .. } | Self::Empty => Some(
+                "`load` takes what `docker save`, `podman save` or `skopeo copy` write, a docker-archive or an OCI layout; \
+                 a root file system is taken in with `bulkhead import`",
+            ),
             _ => None,
         }
     }

@@ -1,15 +1,18 @@
 //! `import`: a root file system becomes an image of one layer.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use super::change::Change;
 use super::error::ArchiveError;
 use super::recipe::{Recipe, RecipeLayer};
+use super::recompress::{self, gzip_to_blob};
 use super::source::{Item, copy_to_blob};
 use crate::platform::Platform;
 use crate::progress::{Phase, Progress};
 use crate::reference::Reference;
 use crate::store::{Image, Store};
+
+const BUFFER: usize = 256 << 10;
 
 /// How an imported image is to be.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +28,8 @@ pub struct ImportOptions {
 }
 
 /// Makes an image of a root file system in a tar stream, plain or compressed. The stream is kept as
-/// it is: compressing it is the caller's choice.
+/// it is, because compressing it is the caller's choice, unless its format is none for layers (xz, bzip2):
+/// then it becomes gzip, as in Docker.
 ///
 /// # Errors
 /// [`ArchiveError`]; nothing is left then.
@@ -55,14 +59,21 @@ fn import_with(
 ) -> Result<Image, ArchiveError> {
     const ITEM: &str = "rootfs";
     progress.start(ITEM, Phase::Loading, None);
-    let (digest, size) = match copy_to_blob(store, input, 0, &|n| progress.advance(ITEM, n))? {
-        Item::Blob { digest, size } if size > 0 => (digest, size),
-        _ => return Err(ArchiveError::Empty),
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    let advance = |n| progress.advance(ITEM, n);
+    let foreign =
+        recompress::foreign(&mut input).map_err(|source| ArchiveError::Read { source })?;
+    let layer = match foreign {
+        Some(decoder) => gzip_to_blob(store, decoder, &advance)?,
+        None => match copy_to_blob(store, &mut input, 0, &advance)? {
+            Item::Blob { digest, size } if size > 0 => RecipeLayer { digest, size },
+            _ => return Err(ArchiveError::Empty),
+        },
     };
     progress.finish(ITEM, crate::progress::Outcome::Done);
-    let diff_id = store.add_layer(&digest, progress)?;
+    let diff_id = store.add_layer(&layer.digest, progress)?;
     let recipe = Recipe {
-        layer: RecipeLayer { digest, size },
+        layer,
         diff_id,
         changes: options.changes.clone(),
         platform: options.platform.clone().unwrap_or_else(Platform::host),

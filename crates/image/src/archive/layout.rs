@@ -1,112 +1,221 @@
 //! OCI image layouts, in a directory or in a tar archive.
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use std::collections::HashMap;
+
+use bulkhead_types::Digest;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 
 use super::error::ArchiveError;
+use super::load::Reporter;
 use super::source::Source;
-use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, digest_of};
+use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, Search, digest_of};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::{Image, Store, describe, name_of};
 
 pub(super) const INDEX: &str = "index.json";
-/// Indexes within indexes are followed this deep.
-const DEPTH: usize = 3;
 
 pub(super) fn load(
     store: &Store,
     source: &Source,
     platform: &Platform,
     progress: &dyn Progress,
-) -> Result<Vec<Image>, ArchiveError> {
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ArchiveError> {
     let bytes = source.document(store, INDEX, MANIFEST_MAX)?;
     let index: ImageIndex =
         serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Parse {
             name: INDEX.into(),
             source,
         })?;
-    if index.manifests().is_empty() {
-        return Err(ArchiveError::Empty);
-    }
-    let mut images = Vec::new();
+    let best = best_ranks(&index, platform);
+    let layout = Layout {
+        store,
+        source,
+        platform,
+        progress,
+    };
     for entry in index.manifests() {
-        // Several platforms listed side by side: only those that were asked for.
-        let other = entry.platform().as_ref().is_some_and(|p| {
-            !platform.accepts(
-                &p.os().to_string(),
-                &p.architecture().to_string(),
-                p.variant().as_deref(),
-            )
-        });
-        if !other {
-            images.push(load_one(store, source, entry, platform, progress)?);
+        let name = name_of(entry);
+        let what = name
+            .as_ref()
+            .map_or_else(|| entry.digest().to_string(), Reference::familiar);
+        if let Some(stated) = Platform::of_entry(entry) {
+            match rank(platform, &stated) {
+                None => {
+                    let available = vec![stated.to_string()];
+                    let source = ManifestError::NoPlatform {
+                        wanted: platform.to_string(),
+                        available,
+                    };
+                    let name = file_name(entry);
+                    reporter.skip(&what, ArchiveError::Document { name, source });
+                    continue;
+                }
+                Some(rank) if best.get(&name).is_some_and(|best| *best < rank) => {
+                    reporter.skip(&what, ArchiveError::BetterFit);
+                    continue;
+                }
+                Some(_) => {}
+            }
         }
+        let names: Vec<Reference> = name.into_iter().collect();
+        reporter.take(store, &what, &names, || {
+            layout.load_one(entry, names.first())
+        })?;
     }
-    if images.is_empty() {
-        let choice = manifest::choose(&index, platform);
-        let name = INDEX.to_owned();
-        choice.map_err(|source| ArchiveError::Document { name, source })?;
-    }
-    Ok(images)
+    Ok(())
 }
 
-fn load_one(
-    store: &Store,
-    source: &Source,
-    entry: &Descriptor,
-    platform: &Platform,
-    progress: &dyn Progress,
-) -> Result<Image, ArchiveError> {
-    let mut current = entry.clone();
-    let mut depth = 0;
-    loop {
-        let name = format!("blobs/{}", current.digest().as_ref().replace(':', "/"));
+fn rank(platform: &Platform, stated: &Platform) -> Option<usize> {
+    platform.rank(&stated.os, &stated.architecture, stated.variant.as_deref())
+}
+
+/// How well the best image of each name fits, where several platforms are listed side by side; those without a name
+/// are one image too.
+fn best_ranks(index: &ImageIndex, platform: &Platform) -> HashMap<Option<Reference>, usize> {
+    let mut best = HashMap::new();
+    for entry in index.manifests() {
+        let stated = Platform::of_entry(entry);
+        if let Some(rank) = stated.and_then(|stated| rank(platform, &stated)) {
+            let known = best.entry(name_of(entry)).or_insert(rank);
+            *known = rank.min(*known);
+        }
+    }
+    best
+}
+
+fn file_name(entry: &Descriptor) -> String {
+    let text = entry.digest().as_ref().replace(':', "/");
+    format!("blobs/{}", text.chars().take(200).collect::<String>())
+}
+
+struct Layout<'a> {
+    store: &'a Store,
+    source: &'a Source,
+    platform: &'a Platform,
+    progress: &'a dyn Progress,
+}
+
+/// An image's documents and where the manifest is.
+struct Found {
+    digest: Digest,
+    size: u64,
+    manifest: ImageManifest,
+    config: ImageConfiguration,
+}
+
+impl Layout<'_> {
+    fn load_one(
+        &self,
+        entry: &Descriptor,
+        name: Option<&Reference>,
+    ) -> Result<Image, ArchiveError> {
+        let found = self.find(entry)?;
         let document = |source| ArchiveError::Document {
-            name: name.clone(),
+            name: file_name(entry),
             source,
         };
-        let digest = digest_of(&current).map_err(document)?;
-        let size = source.named_blob(store, &digest, progress)?;
-        let bytes = store.read_blob(&digest, MANIFEST_MAX)?;
-        let manifest = match manifest::parse_manifest(&bytes, None).map_err(document)? {
-            Document::Index(index) if depth < DEPTH => {
-                current = manifest::choose(&index, platform).map_err(document)?;
-                depth += 1;
-                continue;
-            }
-            Document::Index(_) => {
-                return Err(document(manifest::ManifestError::MediaType(
-                    "an index in an index".into(),
-                )));
-            }
-            Document::Manifest(manifest) => manifest,
-        };
-        let config_digest = digest_of(manifest.config()).map_err(document)?;
-        source.named_blob(store, &config_digest, progress)?;
-        let config = manifest::parse_config(&store.read_blob(&config_digest, CONFIG_MAX)?)
-            .map_err(document)?;
-        for (blob, diff_id) in manifest::layers_of(&manifest, &config).map_err(document)? {
+        let layers = manifest::layers_of(&found.manifest, &found.config).map_err(document)?;
+        for (blob, diff_id) in layers {
             let digest = digest_of(&blob).map_err(document)?;
-            source.named_blob(store, &digest, progress)?;
-            let outcome = store.ensure_layer(&blob, &diff_id, progress)?;
-            progress.finish(&digest.short(), outcome);
+            self.source.named_blob(self.store, &digest, self.progress)?;
+            let outcome = self.store.ensure_layer(&blob, &diff_id, self.progress)?;
+            self.progress.finish(&digest.short(), outcome);
         }
-        let stated = manifest.media_type().as_ref().map(ToString::to_string);
-        let descriptor = describe(
-            stated.as_deref().unwrap_or(manifest::OCI_MANIFEST),
-            &digest,
-            size,
-        )?;
-        let name: Option<Reference> = name_of(entry);
-        // The digest of an index or manifest whose bytes were compared with it above: a name with this very
-        // digest says the truth. `put_image` refuses any other.
-        let verified = match &name {
+        let stated = found
+            .manifest
+            .media_type()
+            .as_ref()
+            .map(ToString::to_string);
+        let media_type = stated.as_deref().unwrap_or(manifest::OCI_MANIFEST);
+        let descriptor = describe(media_type, &found.digest, found.size)?;
+        // The digest of an index or manifest whose bytes were compared with it: a name with this very digest says
+        // the truth. `put_image` refuses any other.
+        let verified = match name {
             Some(name) if name.digest().is_some() => {
                 Some(name.at(digest_of(entry).map_err(document)?))
             }
             _ => None,
         };
-        return Ok(store.put_image(descriptor, name.as_ref(), verified.as_ref())?);
+        Ok(self.store.put_image(descriptor, name, verified.as_ref())?)
+    }
+
+    /// Follows an entry to the image for the platform.
+    fn find(&self, entry: &Descriptor) -> Result<Found, ArchiveError> {
+        let index = match self.document(entry)? {
+            (digest, size, Document::Manifest(manifest)) => {
+                return self.image(entry, digest, size, *manifest);
+            }
+            (.., Document::Index(index)) => index,
+        };
+        let mut search = Search::new(&index, self.platform);
+        let mut missing = None;
+        loop {
+            let candidate = match search.next() {
+                Ok(candidate) => candidate,
+                Err(source) => {
+                    return Err(missing.unwrap_or_else(|| ArchiveError::Document {
+                        name: file_name(entry),
+                        source,
+                    }));
+                }
+            };
+            let entry = &candidate.descriptor;
+            match self.document(entry) {
+                Ok((.., Document::Index(index))) => search.descend(&candidate, &index),
+                Ok((digest, size, Document::Manifest(manifest))) => {
+                    let found = self.image(entry, digest, size, *manifest)?;
+                    if search.fits(&candidate, &found.config) {
+                        return Ok(found);
+                    }
+                }
+                // Tools copy an index with only some of its images.
+                Err(error @ ArchiveError::Missing(_)) => {
+                    missing.get_or_insert(error);
+                }
+                Err(ArchiveError::Document { source, .. }) if source.is_no_image() => {
+                    search.refuse(source);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn document(&self, entry: &Descriptor) -> Result<(Digest, u64, Document), ArchiveError> {
+        let document = |source| ArchiveError::Document {
+            name: file_name(entry),
+            source,
+        };
+        let digest = digest_of(entry).map_err(document)?;
+        let size = self.source.named_blob(self.store, &digest, self.progress)?;
+        let bytes = self.store.read_blob(&digest, MANIFEST_MAX)?;
+        let parsed = manifest::parse_manifest(&bytes, None).map_err(document)?;
+        Ok((digest, size, parsed))
+    }
+
+    fn image(
+        &self,
+        entry: &Descriptor,
+        digest: Digest,
+        size: u64,
+        manifest: ImageManifest,
+    ) -> Result<Found, ArchiveError> {
+        let document = |source| ArchiveError::Document {
+            name: file_name(entry),
+            source,
+        };
+        let config_digest = digest_of(manifest.config()).map_err(document)?;
+        self.source
+            .named_blob(self.store, &config_digest, self.progress)?;
+        let bytes = self.store.read_blob(&config_digest, CONFIG_MAX)?;
+        let config = manifest::parse_config(&bytes).map_err(document)?;
+        Ok(Found {
+            digest,
+            size,
+            manifest,
+            config,
+        })
     }
 }

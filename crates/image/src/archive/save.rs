@@ -39,8 +39,8 @@ pub enum SaveTo<'a> {
     Writer(&'a mut dyn Write),
 }
 
-/// Saves images, named as for [`Store::resolve`]. One that is named by identifier is saved without
-/// a name.
+/// Saves images, named as for [`Store::resolve`]; a repository without a tag means all its tags. An image that is
+/// named by identifier is saved without a name.
 ///
 /// # Errors
 /// [`ArchiveError`]; no file is left then.
@@ -58,17 +58,14 @@ pub fn save(
     let _content = store.using_content()?;
     let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
     for target in targets {
-        let image = store.resolve(target)?;
-        let name = target
-            .parse::<Reference>()
-            .ok()
-            .filter(|name| image.names.contains(name));
-        match images
-            .iter_mut()
-            .find(|(known, _)| known.manifest_digest == image.manifest_digest)
-        {
-            Some((_, names)) => names.extend(name),
-            None => images.push((image, name.into_iter().collect())),
+        for (image, name) in meant(store, target)? {
+            match images
+                .iter_mut()
+                .find(|(known, _)| known.manifest_digest == image.manifest_digest)
+            {
+                Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
+                None => images.push((image, name.into_iter().collect())),
+            }
         }
     }
     let saver = Saver {
@@ -107,6 +104,30 @@ pub fn save(
             Ok(())
         }
     }
+}
+
+/// The images that a target names, each with the name to save: of a repository without a tag all its tags, as in
+/// Docker.
+fn meant(store: &Store, target: &str) -> Result<Vec<(Image, Option<Reference>)>, StoreError> {
+    let reference = target.parse::<Reference>().ok();
+    if let Some(repository) = reference.as_ref().filter(|name| name.is_name_only(target)) {
+        let mut all = Vec::new();
+        for image in store.images()? {
+            let tags = image.names.iter().filter(|name| {
+                name.digest().is_none()
+                    && name.registry() == repository.registry()
+                    && name.repository() == repository.repository()
+            });
+            let tags: Vec<Reference> = tags.cloned().collect();
+            all.extend(tags.into_iter().map(|tag| (image.clone(), Some(tag))));
+        }
+        if !all.is_empty() {
+            return Ok(all);
+        }
+    }
+    let image = store.resolve(target)?;
+    let name = reference.filter(|name| image.names.contains(name));
+    Ok(vec![(image, name)])
 }
 
 /// Refuses to put a file where something is that is no file. The archive gets its name by a rename, which would

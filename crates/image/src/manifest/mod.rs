@@ -11,8 +11,6 @@ use bulkhead_types::Digest;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
-use crate::platform::Platform;
-
 pub use error::ManifestError;
 use media::{DOCKER_CONFIG, LAYERS, SCHEMA_1, generic_type, is_index_type, known_manifest_type};
 pub(crate) use media::{
@@ -194,15 +192,6 @@ pub(crate) fn layers_of(
         });
     }
     Ok(manifest.layers().iter().cloned().zip(ids).collect())
-}
-
-/// The entry of `index` for `platform`: the best fit, the first of several, and one without a platform where none
-/// says that it fits.
-///
-/// # Errors
-/// [`ManifestError::NoPlatform`], [`ManifestError::Digest`].
-pub fn choose(index: &ImageIndex, platform: &Platform) -> Result<Descriptor, ManifestError> {
-    Ok(Search::new(index, platform).next()?.descriptor)
 }
 
 /// A descriptor's digest as the only algorithm that the store knows.

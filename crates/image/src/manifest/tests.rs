@@ -1,4 +1,5 @@
 use super::*;
+use crate::platform::Platform;
 
 fn manifest(layer_type: &str, config_type: &str, extra: &str) -> String {
     let hex = "a".repeat(64);
@@ -98,17 +99,13 @@ fn an_index_is_chosen_from_by_platform_and_says_what_it_has() {
     let Document::Index(index) = parse_manifest(text.as_bytes(), Some(OCI_INDEX)).unwrap() else {
         panic!("not an index")
     };
-    let platform = |text: &str| text.parse::<Platform>().unwrap();
-    assert!(
-        choose(&index, &platform("linux/amd64"))
-            .unwrap()
-            .digest()
-            .as_ref()
-            .ends_with('b')
-    );
-    let ManifestError::NoPlatform { available, .. } =
-        choose(&index, &platform("linux/s390x")).unwrap_err()
-    else {
+    let choose = |text: &str| {
+        let platform = text.parse::<Platform>().unwrap();
+        Search::new(&index, &platform).next()
+    };
+    let chosen = choose("linux/amd64").unwrap();
+    assert!(chosen.descriptor.digest().as_ref().ends_with('b'));
+    let ManifestError::NoPlatform { available, .. } = choose("linux/s390x").unwrap_err() else {
         panic!("wrong error")
     };
     assert_eq!(available, ["linux/arm64", "linux/amd64"]);

@@ -70,6 +70,13 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// Whether `text`, which this reference was parsed from, names a repository alone: Docker's commands complete it
+    /// with `latest`, or take every tag of it.
+    pub fn is_name_only(&self, text: &str) -> bool {
+        let stated = |tag: &str| text.ends_with(&format!(":{tag}"));
+        self.digest.is_none() && !self.tag().is_some_and(stated)
+    }
+
     /// The same repository at a digest, without a tag.
     pub fn at(&self, digest: Digest) -> Self {
         Self {

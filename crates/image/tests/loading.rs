@@ -1,0 +1,414 @@
+//! What `load` makes of archives with more than one good image in them, what `save` puts in, and every compression.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bulkhead_image::{
+    ArchiveError, ImportOptions, LoadEvent, LoadFrom, LoadOptions, Quiet, SaveFormat, SaveTo,
+    import, load, load_reporting, save,
+};
+use serde_json::{Value, json};
+use support::Scratch;
+use support::fixture::{Fixture, OCI_INDEX, OCI_MANIFEST, digest, gzip, noise, tar};
+
+/// An OCI layout with these entries and these blobs.
+fn layout(dir: &Path, entries: &[Value], blobs: &[&[u8]]) {
+    let place = dir.join("blobs/sha256");
+    fs::create_dir_all(&place).unwrap();
+    for blob in blobs {
+        fs::write(place.join(digest(blob).hex()), blob).unwrap();
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+fn entry(
+    bytes: &[u8],
+    media_type: &str,
+    name: Option<&str>,
+    platform: Option<(&str, Option<&str>)>,
+) -> Value {
+    let mut entry =
+        json!({"mediaType": media_type, "digest": digest(bytes).to_string(), "size": bytes.len()});
+    if let Some(name) = name {
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    }
+    if let Some((architecture, variant)) = platform {
+        let os = if architecture == "unknown" {
+            "unknown"
+        } else {
+            "linux"
+        };
+        entry["platform"] = json!({"os": os, "architecture": architecture});
+        if let Some(variant) = variant {
+            entry["platform"]["variant"] = json!(variant);
+        }
+    }
+    entry
+}
+
+fn image(mark: &str) -> Fixture {
+    Fixture::new(&[tar(&[("mark", mark.as_bytes())])])
+}
+
+fn blobs(image: &Fixture) -> Vec<&[u8]> {
+    let all = image.layers.iter().chain([&image.config, &image.manifest]);
+    all.map(Vec::as_slice).collect()
+}
+
+/// A manifest that is sound, but no image's.
+fn artifact() -> Vec<u8> {
+    json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/x", "layers": [],
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": digest(b"{}").to_string()}})
+    .to_string()
+    .into_bytes()
+}
+
+/// What `load` reports, a line for each event.
+fn told(scratch: &Scratch, from: LoadFrom<'_>) -> (Vec<String>, Result<(), ArchiveError>) {
+    let mut lines = Vec::new();
+    let options = LoadOptions {
+        platform: Some("linux/amd64/v3".parse().unwrap()),
+    };
+    let result = load_reporting(&scratch.store, from, &options, &Quiet, &mut |event| {
+        lines.push(match event {
+            LoadEvent::Renamed { name, old } => format!("renamed {} {old}", name.familiar()),
+            LoadEvent::Loaded { names, .. } => {
+                let names: Vec<String> = names.iter().map(|name| name.familiar()).collect();
+                format!("loaded {}", names.join(" "))
+            }
+            LoadEvent::Skipped { what, .. } => format!("skipped {what}"),
+        });
+    });
+    (lines, result)
+}
+
+#[test]
+fn what_is_no_image_does_not_lose_the_images_beside_it() {
+    let (first, last, other) = (image("first"), image("last"), artifact());
+    let scratch = Scratch::new();
+    let dir = scratch.path("layout");
+    let entries = [
+        entry(&first.manifest, OCI_MANIFEST, Some("first:1"), None),
+        entry(&other, OCI_MANIFEST, Some("artifact:1"), None),
+        entry(b"attested", OCI_MANIFEST, None, Some(("unknown", None))),
+        entry(
+            b"elsewhere",
+            OCI_MANIFEST,
+            Some("arm:1"),
+            Some(("arm64", None)),
+        ),
+        entry(b"strange", "application/x+json", Some("strange:1"), None),
+        entry(
+            &last.manifest,
+            OCI_MANIFEST,
+            Some("last:1"),
+            Some(("amd64", None)),
+        ),
+    ];
+    let strange: &[u8] = b"strange";
+    layout(
+        &dir,
+        &entries,
+        &[blobs(&first), blobs(&last), vec![&other, strange]].concat(),
+    );
+    let (lines, result) = told(&scratch, LoadFrom::Path(&dir));
+    let attested = format!("skipped {}", digest(b"attested"));
+    let wanted = [
+        "loaded first:1",
+        "skipped artifact:1",
+        &attested,
+        "skipped arm:1",
+    ];
+    assert_eq!(lines.get(..4).unwrap(), wanted, "{result:?}");
+    // JSON that is no manifest is damage and not another kind of thing.
+    assert!(
+        matches!(result, Err(ArchiveError::Document { .. })),
+        "{result:?}"
+    );
+
+    fs::remove_dir_all(&dir).unwrap();
+    let sound = [&entries[..4], &entries[5..]].concat();
+    layout(
+        &dir,
+        &sound,
+        &[blobs(&first), blobs(&last), vec![&other]].concat(),
+    );
+    let scratch = Scratch::new();
+    let (lines, result) = told(&scratch, LoadFrom::Path(&dir));
+    result.unwrap();
+    assert_eq!(lines.last().unwrap(), "loaded last:1");
+    assert_eq!(scratch.store.resolve("last:1").unwrap().id, last.id());
+    assert_eq!(scratch.store.images().unwrap().len(), 2);
+}
+
+#[test]
+fn an_archive_without_any_image_says_what_is_in_it() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("layout");
+    let other = artifact();
+    layout(
+        &dir,
+        &[entry(&other, OCI_MANIFEST, Some("a:1"), None)],
+        &[&other],
+    );
+    let (lines, result) = told(&scratch, LoadFrom::Path(&dir));
+    assert_eq!(lines, ["skipped a:1"]);
+    let error = result.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        source.contains("application/vnd.oci.empty.v1+json"),
+        "{source}"
+    );
+    assert_eq!(scratch.count("image/blobs/sha256"), 0);
+}
+
+#[test]
+fn of_several_levels_under_one_name_the_best_is_loaded() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("layout");
+    let images = [image("v3"), image("v1"), image("v2")];
+    let variants = [Some("v3"), None, Some("v2")];
+    let entries: Vec<Value> = images
+        .iter()
+        .zip(variants)
+        .map(|(image, variant)| {
+            entry(
+                &image.manifest,
+                OCI_MANIFEST,
+                Some("x:1"),
+                Some(("amd64", variant)),
+            )
+        })
+        .collect();
+    let all: Vec<&[u8]> = images.iter().flat_map(blobs).collect();
+    layout(&dir, &entries, &all);
+    let (lines, result) = told(&scratch, LoadFrom::Path(&dir));
+    result.unwrap();
+    assert_eq!(lines, ["loaded x:1", "skipped x:1", "skipped x:1"]);
+    assert_eq!(scratch.store.resolve("x:1").unwrap().id, images[0].id());
+}
+
+#[test]
+fn an_index_that_was_copied_in_part_leads_to_the_image_that_is_there() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("layout");
+    let present = image("present");
+    let inner = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
+        entry(b"absent", OCI_MANIFEST, None, None),
+        entry(&artifact(), OCI_MANIFEST, None, None),
+        entry(&present.manifest, OCI_MANIFEST, None, None)]})
+    .to_string()
+    .into_bytes();
+    let outer = json!({"schemaVersion": 2, "mediaType": OCI_INDEX,
+        "manifests": [entry(&inner, OCI_INDEX, None, None)]})
+    .to_string()
+    .into_bytes();
+    let other = artifact();
+    let blobs = [blobs(&present), vec![&inner, &outer, &other]].concat();
+    layout(
+        &dir,
+        &[entry(&outer, OCI_INDEX, Some("nested:1"), None)],
+        &blobs,
+    );
+    let (lines, result) = told(&scratch, LoadFrom::Path(&dir));
+    result.unwrap();
+    assert_eq!(lines, ["loaded nested:1"]);
+    assert_eq!(scratch.store.resolve("nested:1").unwrap().id, present.id());
+}
+
+/// A docker-archive of one image whose configuration has this file name.
+fn docker_archive(image: &Fixture, plain: &[u8], config: &str, tags: &[&str]) -> Vec<u8> {
+    let manifest =
+        json!([{"Config": config, "RepoTags": tags, "Layers": ["layer.tar"]}]).to_string();
+    tar(&[
+        (config, &image.config),
+        ("layer.tar", plain),
+        ("manifest.json", manifest.as_bytes()),
+    ])
+}
+
+#[test]
+fn a_name_that_moves_is_told_and_only_the_archives_names_are() {
+    let scratch = Scratch::new();
+    let plain = [tar(&[("mark", b"a")]), tar(&[("mark", b"b")])];
+    let [a, b] = [Fixture::new(&plain[..1]), Fixture::new(&plain[1..])];
+    let archive = |image: &Fixture, plain: &[u8], tags: &[&str]| {
+        docker_archive(image, plain, "config.json", tags)
+    };
+    let first = archive(&a, &plain[0], &["x:1", "y:1"]);
+    let (lines, result) = told(&scratch, LoadFrom::Reader(&mut &first[..]));
+    result.unwrap();
+    assert_eq!(lines, ["loaded x:1 y:1"]);
+    let second = archive(&b, &plain[1], &["y:1"]);
+    let (lines, result) = told(&scratch, LoadFrom::Reader(&mut &second[..]));
+    result.unwrap();
+    assert_eq!(
+        lines,
+        [format!("renamed y:1 {}", a.id()), "loaded y:1".to_owned()]
+    );
+    let again = archive(&a, &plain[0], &["x:1"]);
+    let (lines, _) = told(&scratch, LoadFrom::Reader(&mut &again[..]));
+    assert_eq!(
+        lines,
+        ["loaded x:1"],
+        "nothing moves, and y:1 was not in the archive"
+    );
+}
+
+#[test]
+fn a_configuration_need_not_be_named_by_its_digest() {
+    let plain = tar(&[("mark", b"a")]);
+    let image = Fixture::new(std::slice::from_ref(&plain));
+    let wrong = format!("{}.json", "0".repeat(64));
+    for name in ["config.json", wrong.as_str()] {
+        let archive = docker_archive(&image, &plain, name, &["x:1"]);
+        let scratch = Scratch::new();
+        told(&scratch, LoadFrom::Reader(&mut &archive[..]))
+            .1
+            .unwrap();
+        assert_eq!(
+            scratch.store.resolve("x:1").unwrap().id,
+            image.id(),
+            "{name}"
+        );
+    }
+    // In a layout the name is the digest, for every reader.
+    let name = format!("blobs/sha256/{}", "0".repeat(64));
+    let archive = docker_archive(&image, &plain, &name, &["x:1"]);
+    let result = told(&Scratch::new(), LoadFrom::Reader(&mut &archive[..])).1;
+    assert!(
+        matches!(result, Err(ArchiveError::DigestMismatch { .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_repository_without_a_tag_is_saved_with_all_its_tags() {
+    let scratch = Scratch::new();
+    for (mark, name) in [
+        ("a", "team/app:1"),
+        ("b", "team/app:latest"),
+        ("c", "team/apple:1"),
+    ] {
+        let dir = scratch.path(mark);
+        image(mark).write_layout(&dir, name);
+        load(
+            &scratch.store,
+            LoadFrom::Path(&dir),
+            &LoadOptions::default(),
+            &Quiet,
+        )
+        .unwrap();
+    }
+    let first = scratch.store.resolve("team/app:1").unwrap();
+    scratch
+        .store
+        .tag(&first, &"team/app:one".parse().unwrap())
+        .unwrap();
+    let saved = |target: &str| {
+        let mut bytes = Vec::new();
+        let to = SaveTo::Writer(&mut bytes);
+        save(
+            &scratch.store,
+            &[target.to_owned()],
+            SaveFormat::DockerArchive,
+            to,
+            &Quiet,
+        )
+        .unwrap();
+        let (mut lines, result) = told(&Scratch::new(), LoadFrom::Reader(&mut &bytes[..]));
+        result.unwrap();
+        lines.sort();
+        lines
+    };
+    assert_eq!(
+        saved("team/app"),
+        ["loaded team/app:1 team/app:one", "loaded team/app:latest"]
+    );
+    assert_eq!(saved("team/app:latest"), ["loaded team/app:latest"]);
+    assert_eq!(saved(&first.id.short()), ["loaded "]);
+}
+
+/// What the program of this name makes of `bytes`.
+fn packed(program: &str, bytes: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    fs::write(&file, bytes).unwrap();
+    let output = Command::new(program)
+        .args(["-c", support::text(&file)])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|e| panic!("{program} IS MISSING: this test needs it ({e})"));
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn xz_and_bzip2_are_loaded_and_imported_and_leave_as_gzip() {
+    let plain = tar(&[("mark", b"a"), ("noise", &noise(100_000, 1))]);
+    let image = Fixture::new(std::slice::from_ref(&plain));
+    for program in ["xz", "bzip2"] {
+        let scratch = Scratch::new();
+        let layer = packed(program, &plain);
+        let archive = packed(
+            program,
+            &docker_archive(&image, &layer, "config.json", &["x:1"]),
+        );
+        told(&scratch, LoadFrom::Reader(&mut &archive[..]))
+            .1
+            .unwrap();
+        let loaded = scratch.store.resolve("x:1").unwrap();
+        assert_eq!(loaded.id, image.id());
+        let imported = import(
+            &scratch.store,
+            &mut &layer[..],
+            &ImportOptions::default(),
+            &Quiet,
+        )
+        .unwrap();
+        assert_eq!(imported.diff_ids, loaded.diff_ids);
+        for one in [loaded, imported] {
+            let layer = &one.manifest.layers()[0];
+            assert!(
+                layer.media_type().to_string().ends_with("tar+gzip"),
+                "{program}"
+            );
+            let blob = scratch
+                .store
+                .blob_path(&layer.digest().to_string().parse().unwrap());
+            assert!(
+                fs::read(blob).unwrap().starts_with(&[0x1f, 0x8b]),
+                "{program}"
+            );
+        }
+    }
+}
+
+#[test]
+fn garbage_is_answered_with_what_was_expected() {
+    let short: &[u8] = b"hello";
+    for garbage in [
+        noise(5000, 1),
+        short.to_vec(),
+        gzip(b"no archive"),
+        Vec::new(),
+    ] {
+        let (_, result) = told(&Scratch::new(), LoadFrom::Reader(&mut &garbage[..]));
+        let error = result.unwrap_err();
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("docker-archive or an OCI layout"),
+            "{error}"
+        );
+        if !garbage.is_empty() {
+            assert!(error.to_string().contains("no tar archive"), "{error}");
+        }
+    }
+}
