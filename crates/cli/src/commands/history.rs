@@ -82,13 +82,13 @@ impl History {
         } else {
             ellipsis(&command, 45)
         };
-        let at = entry.created.map_or_else(String::new, |at| {
-            at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-        });
+        let at = entry.created.map_or_else(
+            || "N/A".to_owned(),
+            |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        );
         let since = match entry.created {
-            Some(at) if self.human => ago(at, now),
-            Some(_) => at.clone(),
-            None => "N/A".to_owned(),
+            Some(created) if self.human => ago(created, now),
+            _ => at.clone(),
         };
         let size = if self.human {
             image_size(entry.size)

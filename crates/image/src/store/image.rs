@@ -157,7 +157,7 @@ impl Store {
             let layer = if empty_layer { None } else { layers.next() };
             entries.push(HistoryEntry {
                 id: None,
-                created: step.created().as_ref().and_then(|t| t.parse().ok()),
+                created: step.created().as_deref().and_then(time),
                 created_by: step.created_by().clone().unwrap_or_default(),
                 size: layer.map_or(0, |(blob, id)| self.layer_size(blob, id)),
                 comment: step.comment().clone().unwrap_or_default(),
@@ -210,7 +210,7 @@ impl Store {
             .iter()
             .map(|(blob, diff_id)| self.layer_size(blob, diff_id))
             .fold(0, u64::saturating_add);
-        let created = config.created().as_ref().and_then(|text| text.parse().ok());
+        let created = config.created().as_deref().and_then(time);
         let diff_ids = layers.into_iter().map(|(_, diff_id)| diff_id).collect();
         Ok(Image {
             id,
@@ -281,6 +281,12 @@ impl Store {
     }
 }
 
+/// A time in a configuration. Go's zero time, midnight of the first day of year 1, stands for none.
+fn time(text: &str) -> Option<Timestamp> {
+    let zero = text.starts_with("0001-01-01T00:00:00");
+    text.parse().ok().filter(|_| !zero)
+}
+
 /// The entry with this name, or else one that a registry knows by this digest.
 pub(super) fn find_entry<'a>(
     index: &'a ImageIndex,
@@ -317,4 +323,16 @@ fn add_names(image: &mut Image, entry: &Descriptor) {
 
 fn familiar_or(text: &str, reference: Option<&Reference>) -> String {
     reference.map_or_else(|| text.chars().take(200).collect(), Reference::familiar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gos_zero_time_is_none() {
+        assert_eq!(time("0001-01-01T00:00:00Z"), None);
+        assert_eq!(time("1970-01-01T00:00:00Z"), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(time("yesterday"), None);
+    }
 }
