@@ -564,4 +564,19 @@ fn nobody_listening_is_reported_soon() {
         matches!(error, RegistryError::Transport { .. }),
         "{error:?}"
     );
+    assert!(
+        error.hint().unwrap().contains("nothing listens there"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_host_without_an_address_is_not_answered_with_advice_about_http() {
+    let scratch = Scratch::new();
+    let reference = "no-such-host.invalid/x".parse().unwrap();
+    let error = pull(&scratch.store, &reference, &options(), &Quiet).unwrap_err();
+    assert!(
+        error.hint().unwrap().contains("check the registry's name"),
+        "{error:?}"
+    );
 }
