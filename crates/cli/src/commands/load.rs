@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use bulkhead_image::{LoadEvent, LoadFrom, LoadOptions, Platform, load_reporting};
+use bulkhead_types::chain;
 use clap::Args;
 
 use crate::args::{Arity, Execute};
 use crate::context::Context;
-use crate::error::{CliError, WRITE_OUTPUT, chain};
+use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
 use crate::progress;
 
@@ -57,7 +58,9 @@ impl Execute for Load {
                     }
                 }
                 if let LoadEvent::Skipped { what, why } = event {
-                    eprintln!("Skipped {what}: {}", chain(why));
+                    // The archive's own words are in it.
+                    let why: String = chain(why).chars().filter(|c| !c.is_control()).collect();
+                    eprintln!("Skipped {what}: {why}");
                 }
             },
         );
