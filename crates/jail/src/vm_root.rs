@@ -327,6 +327,9 @@ mod tests {
         let root =
             VmRoot::unjailed(&spec("proc/cpuinfo"), None).expect("shared memory is writable");
         let path = root.path().to_owned();
+        let about = fs::metadata(&path).expect("the root is there");
+        assert_eq!(about.mode() & 0o7777, 0o700, "nobody else may look into it");
+        assert_eq!(about.uid(), geteuid().as_raw());
         assert_eq!(
             fs::read(path.join("proc/cpuinfo")).expect("the file was placed"),
             b"flags"

@@ -76,15 +76,18 @@ fn processes() -> Vec<Process> {
     all
 }
 
-/// Panics when a process or a mount of the state root is left two seconds from now.
+/// What a compartment leaves to end after its command has returned, ends within two seconds.
+const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Panics when a process or a mount of the state root is left and does not go.
 #[track_caller]
 pub fn expect_none(root: &Path) {
     let mut left = Vec::new();
-    crate::wait_until(std::time::Duration::from_secs(2), || {
+    let gone = crate::wait_until(crate::guard(GONE_WITHIN), || {
         left = sandbox_processes(root);
         left.is_empty()
     });
-    assert!(left.is_empty(), "processes are left: {left:#?}");
+    assert!(gone, "processes are left: {left:#?}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let root = root.to_string_lossy();
     let left: Vec<_> = mounts

@@ -100,6 +100,7 @@ pub fn scaled(full: usize, least: usize) -> usize {
 }
 
 /// Waits until `condition` holds, for at most [`patience`] of `deadline`; whether it does.
+#[must_use = "a test that drops the answer goes on as if it had been yes"]
 pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + patience(deadline);
     loop {

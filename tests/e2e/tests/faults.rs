@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bulkhead_e2e::{
-    Bulkhead, Isolation, User, each_user, isolation, run_tool, sandbox_processes, wait_until,
+    Bulkhead, Isolation, User, each_user, guard, isolation, run_tool, sandbox_processes, wait_until,
 };
+
+/// A sandbox takes its last steps within a second or two: what is not over after ten times that hangs.
+const GUARD: Duration = guard(Duration::from_secs(2));
 
 fn kill(pid: i32) {
     nix::sys::signal::kill(
@@ -28,10 +31,13 @@ each_user! {
             processes.sort_by_key(|p| p.pid);
             let Some(process) = processes.get(victim) else { break };
             kill(process.pid);
-            let ended = wait_until(Duration::from_secs(4), || b.inspect("victim")["State"]["Running"] == false);
-            if !ended && isolation() == Isolation::UserMode {
-                // The process that carried a sleeping guest program's memory: its kernel finds out when that
-                // program runs next. Until then the container does run, and can be told to end.
+            // Dead at once, unless it was the process that carried a sleeping guest program's memory: a user-mode kernel
+            // finds out about that when the program runs next. Until then the container does run, and can be told to end.
+            let may_sleep = isolation() == Isolation::UserMode;
+            let within = if may_sleep { Duration::from_secs(4) } else { GUARD };
+            let ended = wait_until(within, || b.inspect("victim")["State"]["Running"] == false);
+            assert!(ended || may_sleep, "{} was killed, and it still runs", process.line);
+            if !ended {
                 b.run(&["kill", "victim"]).ok();
                 b.run(&["wait", "victim"]).ok();
             }
@@ -54,7 +60,7 @@ each_user! {
         b.run(&["kill", "cli"]).ok();
         // The container wrote to the command's own stdout until its end: only now is it closed.
         run.finish().expect_code(137);
-        wait_until(Duration::from_secs(2), || b.run(&["ps", "-aq"]).ok().text().is_empty());
+        assert!(wait_until(GUARD, || b.run(&["ps", "-aq"]).ok().text().is_empty()), "--rm did not remove it");
         b.expect_nothing_left();
     }
 
@@ -81,7 +87,7 @@ each_user! {
                     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL);
                 },
             }
-            let ended = wait_until(Duration::from_secs(4), || b.inspect("busy")["State"]["Running"] == false);
+            let ended = wait_until(GUARD, || b.inspect("busy")["State"]["Running"] == false);
             assert!(ended, "{end}: it still runs");
             assert_eq!(b.inspect("busy")["State"]["ExitCode"], 137, "{end}");
             b.run(&["rm", "busy"]).ok();
@@ -144,10 +150,9 @@ fn a_full_disk_fails_cleanly() {
     for process in sandbox_processes(&b.root()) {
         kill(process.pid);
     }
-    wait_until(Duration::from_secs(2), || {
-        sandbox_processes(&b.root()).is_empty()
-    });
+    let ended = wait_until(GUARD, || sandbox_processes(&b.root()).is_empty());
     run_tool("umount", &["-l", &root]).ok();
+    assert!(ended || result.is_err(), "processes are left");
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }

@@ -31,38 +31,45 @@ each_user! {
         tar.truncate(tar.len() - 1024);
         tar.extend(layer(&[
             ("proc", Entry::Link("/tmp".into())),
-            ("dev", Entry::Link("../../../../dev".into())),
             ("run", Entry::Link("/proc/1/root".into())),
         ]));
         b.command(&["import", "-", "links:1"]).with_input(tar).finish().ok();
-        let out = b.run(&["run", "--rm", "links:1", "echo", "alive"]);
-        assert!(out.code == 0 && out.text() == "alive" || out.code == 125, "{out:?}");
+        let out = b.run(&["run", "--rm", "links:1", "echo", "alive"]).ok();
+        assert_eq!(out.text(), "alive");
+        b.expect_nothing_left();
+    }
+
+    a_dev_that_leads_to_itself_is_named(b) {
+        let mut tar = bulkhead_e2e::busybox_tar();
+        tar.truncate(tar.len() - 1024);
+        tar.extend(layer(&[("dev", Entry::Link("../../../../dev".into()))]));
+        b.command(&["import", "-", "loop:1"]).with_input(tar).finish().ok();
+        b.run(&["run", "--rm", "loop:1", "echo", "alive"]).expect_code(125).says("/dev");
         b.expect_nothing_left();
     }
 }
 
-/// A tiny archive that unfolds to terabytes is stopped by its size, not by the disk.
+/// A file of 300 GiB of zeros, in an archive whose first 64 MiB are 64 KiB of gzip: it is stopped by what it says of its
+/// size, and not by the disk or by its own end.
 #[test]
 fn a_compressed_bomb_is_bounded() {
     let Some(b) = Bulkhead::new(User::Root) else {
         return;
     };
-    let script = "import tarfile,io,gzip,sys\n\
-        class Z(io.RawIOBase):\n\
-        \x20def readable(self): return True\n\
-        \x20def readinto(self, b):\n\
-        \x20\x20b[:] = bytes(len(b)); return len(b)\n\
-        t=tarfile.TarInfo('zeros'); t.size=1<<43\n\
-        out=sys.stdout.buffer\n\
-        out.write(t.tobuf())\n";
-    let head = bulkhead_e2e::run_tool("python3", &["-c", script])
+    let script = "import gzip, sys, tarfile\n\
+        head = tarfile.TarInfo('zeros'); head.size = 300 << 30\n\
+        sys.stdout.buffer.write(gzip.compress(head.tobuf() + bytes(64 << 20)))\n";
+    let bomb = bulkhead_e2e::run_tool("python3", &["-c", script])
         .ok()
         .stdout;
-    let out = b
-        .command(&["import", "-", "bomb:1"])
-        .with_input(head)
+    assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
+    b.command(&["import", "-", "bomb:1"])
+        .with_input(bomb)
         .finish()
-        .expect_code(1);
-    assert!(out.stderr.contains("zeros"), "{}", out.stderr);
+        .expect_code(1)
+        .says("\"zeros\" exceeds the limit of 274877906944 bytes");
     assert_eq!(b.run(&["images", "-aq"]).ok().text(), "");
+    let tmp = b.root().join("tmp");
+    let left = std::fs::read_dir(&tmp).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "something is left in {}", tmp.display());
 }

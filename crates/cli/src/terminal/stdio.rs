@@ -41,7 +41,11 @@ pub fn is_terminal() -> bool {
 /// # Errors
 /// [`NotATerminal`].
 pub fn require_terminal(interactive: bool, tty: bool) -> Result<(), NotATerminal> {
-    if interactive && tty && !is_terminal() {
+    require(interactive, tty, io::stdin().as_fd())
+}
+
+fn require(interactive: bool, tty: bool, input: BorrowedFd<'_>) -> Result<(), NotATerminal> {
+    if interactive && tty && !input.is_terminal() {
         Err(NotATerminal)
     } else {
         Ok(())
@@ -119,7 +123,13 @@ mod tests {
 
     #[test]
     fn only_an_interactive_terminal_needs_a_terminal() {
-        assert!(require_terminal(false, true).is_ok());
-        assert!(require_terminal(true, false).is_ok());
+        let (pipe, _writer) = io::pipe().unwrap();
+        let terminal = nix::pty::openpty(None, None).unwrap().slave;
+        let answer = |interactive, tty| {
+            [pipe.as_fd(), terminal.as_fd()].map(|input| require(interactive, tty, input))
+        };
+        assert_eq!(answer(false, true), [Ok(()), Ok(())]);
+        assert_eq!(answer(true, false), [Ok(()), Ok(())]);
+        assert_eq!(answer(true, true), [Err(NotATerminal), Ok(())]);
     }
 }

@@ -193,6 +193,20 @@ mod tests {
             let error = find_kernel(isolation, &search).expect_err("the chosen file is absent");
             assert!(matches!(error, KernelError::Read { .. }), "{error:?}");
         }
+        // Not in a place where anybody would search, beside kernels that a search would find.
+        for (isolation, content) in [
+            (Isolation::UserMode, &process),
+            (Isolation::Kvm, &elf(LINKED)),
+        ] {
+            let chosen = dir.path().join(format!("elsewhere-{isolation:?}"));
+            place(&chosen, content);
+            let search = KernelSearch {
+                chosen: Some(chosen.clone()),
+                ..search_in(dir.path())
+            };
+            let found = find_kernel(isolation, &search).expect("the chosen file is a kernel");
+            assert_eq!(found.path, chosen);
+        }
     }
 
     #[test]
@@ -335,7 +349,7 @@ mod tests {
                 assert!(kernel.dax, "{kernel:?}");
             }
             Err(KernelError::NotFound { .. }) => {
-                eprintln!("CANNOT RUN: linux-image-cloud-amd64 is not installed");
+                bulkhead_harness::cannot_run!("linux-image-cloud-amd64 is not installed");
             }
             Err(error) => panic!("{error}"),
         }

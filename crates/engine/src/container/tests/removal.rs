@@ -17,13 +17,46 @@ fn a_running_container_is_not_removed_without_force() {
     drop(running);
     bench
         .engine
-        .remove("web", RemoveOptions { force: true })
+        .remove("web", RemoveOptions::default())
         .unwrap();
     assert!(bench.entries("containers").is_empty() && bench.entries("names").is_empty());
     assert_eq!(
         message(bench.engine.remove("web", RemoveOptions::default())),
         "No such container: web"
     );
+}
+
+/// A sandbox that answers nobody: a process that holds the container's lock and stands in its state, and no socket.
+#[test]
+fn force_kills_what_runs_and_removes_it() {
+    let bench = Bench::new();
+    let container = bench.named("web");
+    let mut held = run(&container);
+    let mut sandbox = std::process::Command::new("sleep")
+        .arg("1000")
+        .stdin(held.file.take().unwrap())
+        .spawn()
+        .unwrap();
+    std::mem::forget(held);
+    let mut state = bulkhead_sandbox::read_state(container.dir()).unwrap();
+    state.pid = sandbox.id().cast_signed();
+    let state = serde_json::to_vec(&state).unwrap();
+    fs::write(container.dir().join(STATE_FILE), state).unwrap();
+
+    let refused = bench.engine.remove("web", RemoveOptions::default());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(
+        sandbox.try_wait().unwrap().is_none(),
+        "without force it lives"
+    );
+    let force = RemoveOptions { force: true };
+    bench.engine.remove("web", force).unwrap();
+    let end = sandbox.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&end),
+        Some(libc::SIGKILL)
+    );
+    assert!(bench.entries("containers").is_empty() && bench.entries("names").is_empty());
 }
 
 #[test]

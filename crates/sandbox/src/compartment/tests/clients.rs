@@ -1,12 +1,17 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bulkhead_types::{ProcessSpec, Signal, TerminalSize};
 
 use super::fake::{Running, spec, stdout_pipe};
 use crate::client::{ClientError, ExecEnd};
-use crate::message::{AttachOptions, ControlError, Stdio};
+use crate::message::{AttachOptions, ControlError, Event, Stdio};
 use crate::{AttachEnd, StartFailure};
+
+/// Longer than anything here takes: what is not there by then never comes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn process(args: &[&str]) -> ProcessSpec {
     ProcessSpec {
@@ -111,17 +116,24 @@ fn an_exec_reads_what_its_client_pipes_in_to_the_end() {
 fn an_exec_outlives_its_client() {
     let mut running = Running::start(spec(&["sleep"]), None);
     running.started();
-    drop(
-        running
-            .client
-            .exec(
-                &process(&["sleep"]),
-                Stdio::default(),
-                AttachOptions::default(),
-            )
-            .unwrap(),
-    );
-    assert!(running.client.ping().unwrap().running);
+    let [asked, done] = ["asked", "done"].map(|name| running.path().join(name));
+    let (stdio, mut reader) = stdout_pipe();
+    let program = ["answer", asked.to_str().unwrap(), done.to_str().unwrap()];
+    let exec = running
+        .client
+        .exec(&process(&program), stdio, AttachOptions::default())
+        .unwrap();
+    drop(exec);
+    // The sandbox lets go of the client's pipe once it has seen that the client is gone.
+    assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
+    // Time for somebody who would end the process for that.
+    std::thread::sleep(Duration::from_millis(100));
+    std::fs::write(&asked, "").unwrap();
+    let end_of_patience = Instant::now() + PATIENCE;
+    while !done.exists() {
+        assert!(Instant::now() < end_of_patience, "the exec is gone");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     end(&mut running);
 }
 
@@ -185,13 +197,20 @@ fn everyone_who_waits_hears_the_end_once_it_is_recorded() {
         .client
         .attach(stdio, AttachOptions::default())
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    end(&mut running);
+    let end_of_attachment = std::thread::spawn(move || attachment.wait().unwrap());
+    running.client.signal(Signal::KILL).unwrap();
+    let event = running.event();
+    assert!(matches!(event, Event::Ended { .. }), "{event:?}");
+    // The monitor has not recorded the end yet, so nobody may speak of it, however long that takes.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!waiting.iter().any(JoinHandle::is_finished));
+    assert!(!end_of_attachment.is_finished());
+    running.recorded();
     for waiter in waiting {
         assert_eq!(waiter.join().unwrap().status.code, 137);
     }
     assert!(
-        matches!(attachment.wait().unwrap(), AttachEnd::Exited(exit) if exit.status.code == 137)
+        matches!(end_of_attachment.join().unwrap(), AttachEnd::Exited(exit) if exit.status.code == 137)
     );
     assert!(matches!(
         running.client.signal(Signal::TERM),

@@ -384,6 +384,17 @@ fn play(
                 .block_on(signals.wait_for(|signal| *signal == 9 || (*signal > 0 && !stubborn)));
             heard.map_or(0, |signal| 128 + *signal)
         }
+        "answer" => {
+            // Puts one file beside another as soon as that is there, unless it is told to end.
+            while !Path::new(arg(1)).exists() {
+                if *signals.borrow() > 0 {
+                    return 128 + *signals.borrow();
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            std::fs::write(arg(2), "").unwrap();
+            0
+        }
         "linger" => {
             // Its exit is told although its output never ends.
             std::mem::forget(stdout);
@@ -490,12 +501,17 @@ impl Running {
     pub fn ended(&mut self) -> Exit {
         match self.event() {
             Event::Ended { exit, .. } => {
-                self.events.borrow().acknowledge();
-                self.let_go();
+                self.recorded();
                 exit
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Acknowledges the end as the monitor does, and waits until the sandbox is gone.
+    pub fn recorded(&mut self) {
+        self.events.borrow().acknowledge();
+        self.let_go();
     }
 
     pub fn failed(&self) -> crate::StartFailure {

@@ -98,17 +98,20 @@ fn input_reaches_the_process_and_its_end_is_the_processs_end() {
 fn a_client_that_vanishes_stops_reading_the_terminal_it_shared() {
     let (input, mut keyboard) = io::pipe().unwrap();
     let mine = input.try_clone().unwrap();
+    let (stdio, mut output) = stdout_pipe();
     let stdio = Stdio {
         stdin: Some(input.into()),
-        ..Stdio::default()
+        ..stdio
     };
     let mut wanted = spec(&["sleep"]);
     wanted.stdin_once = false;
     let mut running = Running::start(wanted, early(stdio));
     running.started();
     running.early = None;
-    std::thread::sleep(Duration::from_millis(200));
+    // The sandbox lets go of the client's output last.
+    assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
     keyboard.write_all(b"x").unwrap();
+    // Time for somebody who still reads to take it.
     std::thread::sleep(Duration::from_millis(50));
     let mut byte = [0];
     (&mine).read_exact(&mut byte).unwrap();
