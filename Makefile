@@ -41,8 +41,6 @@ kernel: ## Build the tuned guest kernel from Debian's kernel source; it is used 
 .PHONY: test
 test: ## Run every test, from unit to end to end on every platform
 	@scripts/deps.sh test
-	@scripts/build.sh
-	@kernel/build.sh >/dev/null
 	@scripts/test.sh
 
 .PHONY: test-kvm
@@ -51,11 +49,13 @@ test-kvm: ## Run the end-to-end suite on KVM, emulated where there is no hardwar
 	@scripts/build.sh
 	@kernel/build.sh kvm >/dev/null
 	@scripts/build-trespass.sh
-	@cargo test --locked -p bulkhead-rig --test kvm -- $(ARGS)
+	@cargo test --locked --workspace --test rig -- $(ARGS)
 
 .PHONY: lint
-lint: ## Check formatting, lints and documentation
+lint: ## Check formatting, lints, documentation and dependencies
 	cargo fmt --all --check
+	@scripts/deny.sh
+	@scripts/promises.sh
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 
@@ -77,6 +77,16 @@ bench-kvm: ## Measure the KVM platform beside QEMU's microvm, in the rig where t
 fuzz: ## Fuzz every target, SECONDS_PER_TARGET each (default 600)
 	@scripts/deps.sh fuzz
 	@scripts/fuzz.sh $(ARGS)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## Fuzz every target for 20 seconds, from the same seed each time, as CI does
+	@scripts/deps.sh fuzz
+	@SMOKE=1 SECONDS_PER_TARGET=20 scripts/fuzz.sh
+
+.PHONY: mutants
+mutants: ## Take each wall away in turn and show that its test fails; ARGS="NAME…" selects (docs/threat-model.md)
+	@scripts/deps.sh test
+	@scripts/mutants.sh $(ARGS)
 
 .PHONY: install
 install: build ## Install binaries, agent, man pages and completions under PREFIX
