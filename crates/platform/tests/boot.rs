@@ -2,7 +2,7 @@
 //! sandbox's jail, and looks at what is left afterwards.
 //!
 //! A program of its own (no test harness), because a jail must be entered from a process with one thread. Arguments
-//! filter the tests by name. What cannot run here says so on a line that begins with `SKIPPED`.
+//! filter the tests by name. What cannot run here says so on a line that begins with `CANNOT RUN`.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use bulkhead_harness::{cannot_run, named};
 use bulkhead_jail::{HostIds, IdRange, Jailed, SandboxJail, VmRoot, Wall};
 use bulkhead_platform::{
     Boot, KernelImage, KernelKind, KernelSearch, Machine, MachineExit, VmConfig, VmDevice,
@@ -35,7 +36,9 @@ fn main() -> ExitCode {
         .filter(|word| !word.starts_with("--"))
         .collect();
     let Some(guest) = build_guest() else {
-        println!("SKIPPED boot tests: no C compiler that links statically");
+        named("boot", || {
+            cannot_run!("there is no C compiler that links statically")
+        });
         return ExitCode::SUCCESS;
     };
     let tests: [(&str, Test); 11] = [
@@ -84,7 +87,8 @@ fn main() -> ExitCode {
                 continue;
             }
             let started = Instant::now();
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&rig)));
+            let body = std::panic::AssertUnwindSafe(|| test(&rig));
+            let result = named(&name, || std::panic::catch_unwind(body));
             let verdict = if result.is_ok() { "ok" } else { "FAILED" };
             failed += u32::from(result.is_err());
             println!(
@@ -110,12 +114,12 @@ fn rigs(guest: &Guest) -> Vec<Rig> {
         match find_kernel(Isolation::UserMode, &search) {
             Ok(kernel) if !found.contains(&kernel) => found.push(kernel),
             Ok(_) => {}
-            Err(error) => println!("SKIPPED a kernel: {error}"),
+            Err(error) => named("boot", || cannot_run!("{error}")),
         }
     }
     for kind in [KernelKind::Tuned, KernelKind::Distribution] {
         if !found.iter().any(|kernel| kernel.kind == kind) {
-            println!("SKIPPED boot tests of a {kind:?} kernel: none is here");
+            named(&format!("{kind:?} kernel"), || cannot_run!("none is here"));
         }
     }
     found
@@ -426,7 +430,7 @@ fn jailed(rig: &Rig) {
     );
     assert!(console.contains("TEST child exited with 7"), "{console}");
     if !report.is_whole() && nix::unistd::geteuid().is_root() {
-        println!("SKIPPED some walls: {report}");
+        cannot_run!("some walls: {report}");
     }
     assert!(report.stands(Wall::Seccomp), "{report}");
     assert_eq!(left_over(&before), Vec::<i32>::new());

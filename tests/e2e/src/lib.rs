@@ -15,6 +15,8 @@ mod platform;
 mod registry;
 mod terminal;
 
+pub use bulkhead_harness::{cannot_run, guard, say_cannot_run};
+
 pub use bulkhead::{Bulkhead, User, binary, cache_home};
 pub use census::{Call, Calls, Census, Counting};
 pub use command::{Finished, Running, run_tool, tool_exists};
@@ -24,22 +26,6 @@ pub use leftovers::{Process, sandbox_processes};
 pub use platform::{Isolation, isolation, needs, patience, scaled, wait_until};
 pub use registry::{DockerRegistry, Fault, FaultyRegistry};
 pub use terminal::Terminal;
-
-/// Says that a test cannot run here and why, past the capture of a passing test's output.
-#[macro_export]
-macro_rules! cannot_run {
-    ($($reason:tt)*) => { $crate::say_cannot_run(format_args!($($reason)*)) };
-}
-
-/// What [`cannot_run!`] expands to.
-pub fn say_cannot_run(reason: std::fmt::Arguments<'_>) {
-    use std::io::Write;
-    // Not `eprintln!`: the test harness swallows that of a test which passes.
-    // One write, so that lines of tests that run at the same time stay whole. The thread bears the test's name.
-    let thread = std::thread::current();
-    let line = format!("CANNOT RUN {}: {reason}\n", thread.name().unwrap_or("?"));
-    let _ = std::io::stderr().write_all(line.as_bytes());
-}
 
 /// Defines a test once and runs it both as root and as an ordinary user.
 ///

@@ -46,7 +46,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "bulkhead-sandbox",
         ],
     ),
-    ("bulkhead-e2e", &[]),
+    ("bulkhead-harness", &[]),
+    ("bulkhead-e2e", &["bulkhead-harness"]),
     ("bulkhead-rig", &[]),
 ];
 

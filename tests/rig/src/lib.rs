@@ -10,3 +10,4 @@ pub mod machine;
 pub mod payload;
 pub mod report;
 pub mod share;
+pub mod skips;

@@ -54,7 +54,7 @@ pub fn run<W: Write>(plan: Plan<'_>, share: &[Share], report: &mut Report<W>) ->
             report.trouble(format!("two emulated machines ended in {file}"));
             return Ok(());
         }
-        report.note(&format!(
+        report.second_try(&format!(
             "the emulated machine {how} in {file}: once more from there in another one"
         ))?;
         let done = left.iter().take_while(|part| part.binary.name != file);

@@ -10,9 +10,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::time::Instant;
+
+use crate::skips::{Expected, Told};
 
 /// Written now and then, so that a machine that stands still is told from a test that does.
 pub const ALIVE: &str = "@@ alive";
+
+/// Second tries that one run may take: tests that failed in a machine of several processors, and machines that were
+/// lost. The emulator's faults are as rare as that; what needs more is a fault of ours, and the run fails.
+pub const SECOND_TRIES: usize = 3;
+
+/// Files of tests that are named with the time they took, at the end.
+const SLOWEST: usize = 8;
 
 /// What one binary has told so far.
 #[derive(Debug, Default)]
@@ -65,6 +75,12 @@ pub struct Report<W: Write> {
     current: Option<Binary>,
     counts: Counts,
     troubles: Vec<String>,
+    told: Told,
+    /// What was tried once more, and why.
+    second_tries: Vec<String>,
+    /// Seconds that each file of tests took, in all machines together.
+    seconds: BTreeMap<String, f64>,
+    began: Option<Instant>,
     /// Whether tests that fail get a second try, so that their failing is no result yet.
     second_try: bool,
 }
@@ -77,6 +93,10 @@ impl<W: Write> Report<W> {
             current: None,
             counts: Counts::default(),
             troubles: Vec::new(),
+            told: Told::default(),
+            second_tries: Vec::new(),
+            seconds: BTreeMap::new(),
+            began: None,
             second_try: false,
         }
     }
@@ -97,6 +117,7 @@ impl<W: Write> Report<W> {
         let line = line.trim_end_matches('\r');
         if let Some(rest) = line.strip_prefix("@@ begin ") {
             self.abandon_binary();
+            self.began = Some(Instant::now());
             let (name, tests) = rest.rsplit_once(' ').unwrap_or((rest, ""));
             self.current = Some(Binary {
                 name: name.to_owned(),
@@ -157,6 +178,7 @@ impl<W: Write> Report<W> {
         };
         binary.told.insert(test.to_owned());
         let name = name(&binary.name, test);
+        self.told.result(&name);
         if result == "FAILED" {
             if self.second_try {
                 writeln!(self.out, "rig: {name} failed, and gets a second try")?;
@@ -169,6 +191,7 @@ impl<W: Write> Report<W> {
             writeln!(self.out, "test {name} ... ignored{reason}")?;
         } else if let Some(reason) = binary.cannot.get(test) {
             binary.counts.cannot_run += 1;
+            self.told.skip(&format!("{name}: {reason}"));
             writeln!(self.out, "test {name} ... CANNOT RUN: {reason}")?;
         } else {
             binary.counts.passed += 1;
@@ -182,6 +205,9 @@ impl<W: Write> Report<W> {
             return;
         };
         let name = &binary.name;
+        if let Some(began) = self.began.take() {
+            *self.seconds.entry(name.clone()).or_default() += began.elapsed().as_secs_f64();
+        }
         match code {
             Some(0) => {}
             Some(101) if !binary.counts.failed.is_empty() => {}
@@ -225,7 +251,18 @@ impl<W: Write> Report<W> {
 
     /// The names of the tests that failed, which do not count then: they will be run again.
     pub fn forget_failures(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.counts.failed)
+        let failed = std::mem::take(&mut self.counts.failed);
+        self.second_tries.extend(failed.iter().cloned());
+        failed
+    }
+
+    /// Something is done once more, for a reason that lies with the emulator.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    pub fn second_try(&mut self, what: &str) -> io::Result<()> {
+        self.second_tries.push(what.to_owned());
+        self.note(what)
     }
 
     /// Adds what another machine has told.
@@ -233,11 +270,21 @@ impl<W: Write> Report<W> {
         other.abandon_binary();
         self.counts.add(other.counts);
         self.troubles.append(&mut other.troubles);
+        self.second_tries.append(&mut other.second_tries);
+        self.told.add(other.told);
+        for (name, seconds) in std::mem::take(&mut other.seconds) {
+            *self.seconds.entry(name).or_default() += seconds;
+        }
     }
 
     /// Something outside the tests went wrong, so that the run as a whole has failed.
     pub fn trouble(&mut self, what: impl Into<String>) {
         self.troubles.push(what.into());
+    }
+
+    /// Compares the tests that could not run with those that are expected to; `has` says whether a facility is here.
+    pub fn compare_skips(&mut self, expected: &[Expected], has: impl Fn(&str) -> bool) {
+        self.troubles.extend(self.told.faults(expected, has));
     }
 
     /// Tells the failures and the sum; whether all is well.
@@ -248,6 +295,20 @@ impl<W: Write> Report<W> {
         self.abandon_binary();
         if self.counts.passed + self.counts.failed.len() + self.counts.cannot_run == 0 {
             self.trouble("not one test ran");
+        }
+        if self.second_tries.len() > SECOND_TRIES {
+            let tries = self.second_tries.len();
+            self.trouble(format!(
+                "{tries} second tries, and {SECOND_TRIES} are the most"
+            ));
+        }
+        let mut slowest: Vec<_> = self.seconds.iter().filter(|(_, s)| **s >= 1.0).collect();
+        slowest.sort_by(|a, b| b.1.total_cmp(a.1));
+        for (name, seconds) in slowest.into_iter().take(SLOWEST) {
+            writeln!(self.out, "rig: {seconds:.0} s of a machine went to {name}")?;
+        }
+        for what in &self.second_tries {
+            writeln!(self.out, "rig: second try: {what}")?;
         }
         if !self.counts.failed.is_empty() {
             writeln!(self.out, "\nfailures:")?;
@@ -261,12 +322,13 @@ impl<W: Write> Report<W> {
         let well = self.counts.failed.is_empty() && self.troubles.is_empty();
         writeln!(
             self.out,
-            "\ntest result: {}. {} passed; {} failed; {} cannot run; {} ignored; finished in {seconds:.0}s\n",
+            "\ntest result: {}. {} passed; {} failed; {} cannot run; {} ignored; {} second tries; finished in {seconds:.0}s\n",
             if well { "ok" } else { "FAILED" },
             self.counts.passed,
             self.counts.failed.len(),
             self.counts.cannot_run,
             self.counts.ignored,
+            self.second_tries.len(),
         )?;
         Ok(well)
     }
@@ -425,6 +487,46 @@ mod tests {
         first.add(second);
         assert_eq!((first.counts.passed, first.counts.failed.len()), (1, 1));
         assert!(!first.finish(0.0).unwrap());
+    }
+
+    #[test]
+    fn second_tries_are_told_counted_and_at_most_three() {
+        for (lost, well) in [(2, true), (3, false)] {
+            let (mut out, mut other) = (Vec::new(), Vec::new());
+            let mut whole = Report::new(&mut out);
+            let mut part = Report::of_a_first_try(&mut other);
+            "@@ begin kernels 1\ntest a ... FAILED\n@@ end kernels 101"
+                .lines()
+                .for_each(|line| part.line(line).unwrap());
+            part.forget_failures();
+            whole.add(part);
+            GOOD.lines().for_each(|line| whole.line(line).unwrap());
+            for _ in 0..lost {
+                whole.second_try("the machine died").unwrap();
+            }
+            assert_eq!(whole.finish(0.0).unwrap(), well, "{lost} machines lost");
+            let text = String::from_utf8(out).unwrap();
+            assert!(
+                text.contains("rig: second try: kvm::kernels::a\n"),
+                "{text}"
+            );
+            assert!(
+                text.contains(&format!("{} second tries;", lost + 1)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_skip_that_is_not_expected_fails_the_run() {
+        for (list, well) in [("kvm::run::b::as_root | a tool\n", true), ("", false)] {
+            let mut whole = Report::new(Vec::new());
+            let mut part = Report::new(Vec::new());
+            GOOD.lines().for_each(|line| part.line(line).unwrap());
+            whole.add(part);
+            whole.compare_skips(&crate::skips::parse(list).unwrap(), |_| false);
+            assert_eq!(whole.finish(0.0).unwrap(), well);
+        }
     }
 
     #[test]

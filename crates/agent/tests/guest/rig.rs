@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bulkhead_devices::{Acceptor, Block, Rng, Vsock};
+use bulkhead_harness::cannot_run;
 use bulkhead_jail::{HostIds, VmRoot};
 use bulkhead_platform::{
     Boot, KernelImage, KernelSearch, Machine, MachineExit, VmConfig, VmDevice, build_initramfs,
@@ -47,8 +48,8 @@ pub fn parts() -> Option<Parts> {
             Some(target.join("release/bulkhead-agent"))
         })?;
     if !agent.exists() {
-        println!(
-            "SKIPPED guest tests: no static agent at {} (set BULKHEAD_AGENT)",
+        cannot_run!(
+            "there is no static agent at {}: `make build` makes one, BULKHEAD_AGENT names another",
             agent.display()
         );
         return None;
@@ -56,7 +57,7 @@ pub fn parts() -> Option<Parts> {
     match find_kernel(Isolation::UserMode, &KernelSearch::from_environment(None)) {
         Ok(kernel) => Some(Parts { agent, kernel }),
         Err(error) => {
-            println!("SKIPPED guest tests: {error} (set BULKHEAD_KERNEL)");
+            cannot_run!("{error} (BULKHEAD_KERNEL names one)");
             None
         }
     }

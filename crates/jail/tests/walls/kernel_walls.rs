@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use bulkhead_harness::cannot_run;
 use bulkhead_jail::{
     Content, HostIds, JailReport, KernelCommand, KernelLimits, RootFile, VmRoot, VmRootSpec, Wall,
 };
@@ -71,11 +72,7 @@ fn program() -> Option<&'static File> {
             let source = include_str!("../hostile.c");
             std::io::Write::write_all(&mut compiler.stdin.take()?, source.as_bytes()).ok()?;
             let compiled = compiler.wait().ok()?.success();
-            let program = compiled.then(|| File::open(&binary).expect("it was written"));
-            if program.is_none() {
-                println!("SKIPPED the kernel process's jail: no C compiler that links statically");
-            }
-            program
+            compiled.then(|| File::open(&binary).expect("it was written"))
         })
         .as_ref()
 }
@@ -93,7 +90,10 @@ fn attempt(words: &[&str]) -> Option<Outcome> {
 
 /// As [`attempt`]; without a namespace around it the program may connect so many times.
 fn attempt_admitted(words: &[&str], connections: usize) -> Option<Outcome> {
-    let program = program()?;
+    let Some(program) = program() else {
+        cannot_run!("there is no C compiler that links statically");
+        return None;
+    };
     let spec = VmRootSpec {
         bytes: 8 << 20,
         huge_pages: false,
@@ -141,7 +141,7 @@ fn attempt_admitted(words: &[&str], connections: usize) -> Option<Outcome> {
 fn attempt_behind(wall: Wall, words: &[&str]) -> Option<Outcome> {
     let outcome = attempt(words)?;
     if !outcome.report.stands(wall) {
-        println!("SKIPPED {words:?}: {}", outcome.report);
+        cannot_run!("{words:?}: {}", outcome.report);
         return None;
     }
     Some(outcome)

@@ -1,7 +1,7 @@
 //! Raises the jails for real, as root and as an ordinary user, and attacks them from inside.
 //!
 //! A program of its own (no test harness), because a jail must be entered from a process with one thread. Arguments
-//! filter the tests by name. What cannot run here says so on a line that begins with `SKIPPED`.
+//! filter the tests by name. What cannot run here says so on a line that begins with `CANNOT RUN`.
 
 mod kernel_walls;
 mod sandbox_walls;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
-        let passed = std::panic::catch_unwind(test).is_ok();
+        let passed = bulkhead_harness::named(&name, || std::panic::catch_unwind(test)).is_ok();
         failed += u32::from(!passed);
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
     }

@@ -173,7 +173,7 @@ kernel/net/vmw_vsock/vsock.ko:
         };
         let kernel = crate::kernel::find_kernel(Isolation::Kvm, &search);
         let Some(modules) = kernel.ok().and_then(|kernel| kernel.modules) else {
-            eprintln!("CANNOT RUN: linux-image-cloud-amd64 is not installed");
+            bulkhead_harness::cannot_run!("linux-image-cloud-amd64 is not installed");
             return;
         };
         let order = load_order(Isolation::Kvm, &modules).expect("all are there");

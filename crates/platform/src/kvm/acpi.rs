@@ -244,7 +244,7 @@ mod tests {
             .arg(&path)
             .output();
         let Ok(run) = run else {
-            println!("CANNOT RUN: there is no iasl (package acpica-tools)");
+            bulkhead_harness::cannot_run!("there is no iasl (package acpica-tools)");
             return;
         };
         assert!(run.status.success(), "{run:?}");

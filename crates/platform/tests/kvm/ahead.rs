@@ -10,7 +10,7 @@ use bulkhead_platform::{MachineExit, VmDevice};
 use nix::errno::Errno;
 
 use crate::code::Code;
-use crate::rig::{Files, can_run_kernels, cannot_run, wait_for_threads};
+use crate::rig::{Files, can_run_kernels, wait_for_threads};
 
 /// Where the guest sees its image, as its RAM ends before: at the first address behind the hole.
 const IMAGE: u64 = 1 << 32;
@@ -85,7 +85,9 @@ fn a_guest_that_reads_its_image_from_end_to_end_faults_for_few_of_its_pages() {
         return;
     }
     if !has(KVM_CAP_PRE_FAULT_MEMORY) || !has(KVM_CAP_BINARY_STATS_FD) {
-        cannot_run("this host's KVM cannot map memory ahead, or does not count faults");
+        bulkhead_harness::cannot_run!(
+            "this host's KVM cannot map memory ahead, or does not count faults"
+        );
         return;
     }
     // Descriptors do not say of which machine they are, so there must be no other.

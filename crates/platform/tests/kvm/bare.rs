@@ -132,7 +132,7 @@ fn memory_behind_the_hole_is_there() {
             assert_eq!((exit, console.as_str()), (MachineExit::PoweredOff, "!"));
         }
         Err(PlatformError::TooMuchMemory { most, .. }) => {
-            crate::rig::cannot_run(&format!("this host has only {most} bytes of memory"));
+            bulkhead_harness::cannot_run!("this host has only {most} bytes of memory");
         }
         Err(error) => panic!("{error}"),
     }

@@ -54,7 +54,7 @@ fn a_stock_kernel_that_was_cut_is_refused() {
             .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
     });
     let Some(kernel) = newest.and_then(|path| std::fs::read(path).ok()) else {
-        crate::rig::cannot_run("no stock kernel can be read in /boot");
+        bulkhead_harness::cannot_run!("no stock kernel can be read in /boot");
         return;
     };
     if let Some(error) = refusal(&kernel[..kernel.len() / 2]) {

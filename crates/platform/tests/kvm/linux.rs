@@ -7,7 +7,9 @@ use bulkhead_platform::{
 use bulkhead_types::Isolation;
 
 use crate::code::Code;
-use crate::rig::{Files, Plan, Started, can_run_kernels, cannot_run};
+use bulkhead_harness::cannot_run;
+
+use crate::rig::{Files, Plan, Started, can_run_kernels};
 
 /// Commands of reboot(2).
 const OFF: u32 = 0x4321_fedc;
@@ -29,12 +31,12 @@ fn kernels() -> Vec<KernelImage> {
         match find_kernel(Isolation::Kvm, &search) {
             Ok(kernel) if !found.contains(&kernel) => found.push(kernel),
             Ok(_) => {}
-            Err(error) => cannot_run(&error.to_string()),
+            Err(error) => cannot_run!("{error}"),
         }
     }
     for kind in [KernelKind::Tuned, KernelKind::Distribution] {
         if !found.iter().any(|kernel| kernel.kind == kind) {
-            cannot_run(&format!("no {kind:?} kernel for KVM is here"));
+            cannot_run!("no {kind:?} kernel for KVM is here");
         }
     }
     found
@@ -138,9 +140,7 @@ fn memory_behind_the_hole_is_used() {
     let host = nix::sys::sysinfo::sysinfo().expect("the host's memory");
     let has = host.ram_total() + host.swap_total();
     if has < wanted {
-        cannot_run(&format!(
-            "this host has {has} bytes of memory, fewer than {wanted}"
-        ));
+        cannot_run!("this host has {has} bytes of memory, fewer than {wanted}");
         return;
     }
     each(init, |mut plan| {

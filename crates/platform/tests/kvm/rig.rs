@@ -1,11 +1,12 @@
 //! Machines for tests.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bulkhead_harness::cannot_run;
 use bulkhead_platform::{
     Boot, KernelImage, KernelKind, Machine, MachineExit, PlatformError, VmConfig, VmDevice,
     kvm_obstacles, platform,
@@ -17,19 +18,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// failed, and says so instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Says that the test cannot run here, past the capture of a passing test's output.
-pub fn cannot_run(reason: &str) {
-    let thread = std::thread::current();
-    let line = format!("CANNOT RUN {}: {reason}\n", thread.name().unwrap_or("?"));
-    let _ = std::io::stderr().write_all(line.as_bytes());
-}
-
 /// Whether machines can be made, if only to run a few instructions.
 pub fn can_make_machines() -> bool {
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => true,
         Err(error) => {
-            cannot_run(&format!("/dev/kvm does not open: {error}"));
+            cannot_run!("/dev/kvm does not open: {error}");
             false
         }
     }
@@ -40,7 +34,7 @@ pub fn can_run_kernels() -> bool {
     let obstacles = kvm_obstacles();
     let reasons: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
     if !reasons.is_empty() {
-        cannot_run(&reasons.join("; "));
+        cannot_run!("{}", reasons.join("; "));
     }
     reasons.is_empty()
 }

@@ -276,7 +276,7 @@ fn a_host_that_keeps_the_pages_does_not_stop_the_guest() {
     // Locked pages are not given back.
     // SAFETY: the page is mapped, and locking it changes nothing about it.
     if unsafe { libc::mlock(at.cast(), PAGE as usize) } != 0 {
-        println!("CANNOT RUN: this process may lock no page in memory");
+        bulkhead_harness::cannot_run!("this process may lock no page in memory");
         return;
     }
     let ranges = [(FREE, PAGE as u32, true), (FREE + PAGE, PAGE as u32, true)];

@@ -194,7 +194,7 @@ mod tests {
         unsafe { libc::munmap(start, BYTES) };
         match result {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-                eprintln!("CANNOT RUN: this host's kernel cannot scan page maps");
+                bulkhead_harness::cannot_run!("this host's kernel cannot scan page maps");
             }
             result => {
                 result.expect("a scan");

@@ -1,10 +1,11 @@
-//! The suite on KVM: `cargo test -p bulkhead-rig --test kvm -- [FILE…] [TEST…]`, or `make test-kvm`.
+//! The suite on KVM: `cargo test --workspace --test rig -- [FILE…] [TEST…]`, or `make test-kvm`.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `BULKHEAD_RIG_KERNEL` | our kernel for the emulated machines; by default the one built last; empty for none |
 //! | `BULKHEAD_RIG_LIMIT` | seconds that an emulated machine may take |
 //! | `BULKHEAD_RIG_MACHINES` | emulated machines at a time; by default one for each processor, as far as memory lasts |
+//! | `BULKHEAD_RIG_USERS` | `both`: every promise as root and as an ordinary user, instead of by turns |
 //! | `BULKHEAD_RIG_MONITOR` | where the emulator's monitor listens, to look into a machine that hangs; for one machine |
 //! | `BULKHEAD_E2E_…` | as in the end-to-end tests, with other defaults there |
 
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use bulkhead_rig::report::Report;
 use bulkhead_rig::share::{self, Share};
-use bulkhead_rig::{binaries, hardware, machine, payload};
+use bulkhead_rig::{binaries, hardware, machine, payload, skips};
 
 fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).collect();
@@ -49,10 +50,12 @@ fn run(filters: &[String]) -> Result<bool, Failure> {
     if !files.is_empty() {
         binaries.retain(|binary| files.contains(&binary.name));
     }
-    let shares = share::all(&binaries, &filters)?;
+    let mut shares = share::all(&binaries, &filters)?;
     let start = Instant::now();
     let mut report = Report::new(std::io::stdout());
-    match hardware::obstacle() {
+    let obstacle = hardware::obstacle();
+    let is_emulated = obstacle.is_some();
+    match obstacle {
         None => {
             println!(
                 "rig: skipped: this host has hardware virtualization, so the suite runs on it directly"
@@ -63,9 +66,25 @@ fn run(filters: &[String]) -> Result<bool, Failure> {
         }
         Some(why) => {
             println!("rig: {why}: the suite runs in emulated machines");
+            let is_whole = files.is_empty() && filters.is_empty();
+            if is_whole
+                && std::env::var_os("BULKHEAD_RIG_USERS").is_none_or(|users| users != "both")
+            {
+                shares = share::one_user_each(&shares);
+                println!(
+                    "rig: each promise once, by turns as root and as an ordinary user (BULKHEAD_RIG_USERS=both: twice)"
+                );
+            }
             emulated(&workspace, &binaries, &shares, &mut report)?;
         }
     }
+    let list = std::fs::read_to_string(workspace.join("tests/expected-skips"))?;
+    report.compare_skips(&skips::parse(&list)?, |facility| match facility {
+        skips::OUTSIDE => !is_emulated,
+        // A true /dev/kvm is what the rig is for.
+        skips::VIRTUALIZATION => true,
+        _ => false,
+    });
     Ok(report.finish(start.elapsed().as_secs_f64())?)
 }
 
