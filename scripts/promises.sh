@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "${1:-$(dirname "$0")/..}"
 
+shopt -s nullglob
 document=docs/threat-model.md
 faults=0
 fault() { echo "promises: $*" >&2; faults=$((faults + 1)); }

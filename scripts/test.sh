@@ -21,7 +21,7 @@ wait "$kernels" || status=$?
 # What the tests write goes to the screen, and is kept for the comparison of skips.
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
 skips=0
-cargo test --quiet --locked --workspace --test skips -- tests/expected-skips "$log" || skips=$?
+cargo test --quiet --locked --workspace --test skips -- "$PWD/tests/expected-skips" "$log" || skips=$?
 # Another user than root lacks much that the list does not speak of: those skips are told, and fail nothing.
 [ $skips = 0 ] || [ "$(id -u)" != 0 ] || status=$skips
 # Compares the skips of its own before its last line, which is the last of the run.

@@ -104,6 +104,7 @@ fn main() -> ExitCode {
 /// The kernels that are here: the one that a search prefers, and the distribution's.
 fn rigs(guest: &Guest) -> Vec<Rig> {
     let mut found: Vec<KernelImage> = Vec::new();
+    let mut absent = String::from("none is here");
     let preferred = KernelSearch::from_environment(None);
     let distribution = KernelSearch {
         distribution: preferred.distribution.clone(),
@@ -114,12 +115,12 @@ fn rigs(guest: &Guest) -> Vec<Rig> {
         match find_kernel(Isolation::UserMode, &search) {
             Ok(kernel) if !found.contains(&kernel) => found.push(kernel),
             Ok(_) => {}
-            Err(error) => named("boot", || cannot_run!("{error}")),
+            Err(error) => absent = error.to_string(),
         }
     }
     for kind in [KernelKind::Tuned, KernelKind::Distribution] {
         if !found.iter().any(|kernel| kernel.kind == kind) {
-            named(&format!("{kind:?} kernel"), || cannot_run!("none is here"));
+            named(&format!("{kind:?} kernel"), || cannot_run!("{absent}"));
         }
     }
     found

@@ -96,3 +96,33 @@ fn no_test_asserts_a_speed() {
     assert!(asserts_a_speed("let took = began.elapsed();\nassert!(took < guard(A));").is_none());
     assert!(asserts_a_speed("let took = began.elapsed();\nassert!(took >= A);").is_none());
 }
+
+/// `make lint` refuses a promise without a test, a test that is not there, and a wall that the table leaves out.
+#[test]
+fn a_promise_without_a_test_is_refused() {
+    let tree = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(tree.path().join("docs")).expect("a directory");
+    std::fs::write(tree.path().join("a.rs"), "fn it_holds() {}\n").expect("a file");
+    let verdict = |tests: &str, wall: &str| {
+        let text = format!(
+            "## What must hold\n\n1. It holds.\n\n## The walls\n\n| wall | x |\n|---|---|\n| {wall} | x |\n\n\
+             ## Each promise\n\n| subject | promise | tests |\n|---|---|---|\n| promise 1 | it holds | {tests} |\n\
+             | gate | it is shut | `a.rs::it_holds` |\n"
+        );
+        std::fs::write(tree.path().join("docs/threat-model.md"), text).expect("a file");
+        let script = workspace().join("scripts/promises.sh");
+        let directory = tree.path().to_str().expect("UTF-8").to_owned();
+        let out = bulkhead_e2e::run_tool(script.to_str().expect("UTF-8"), &[&directory]);
+        (out.code, out.stderr)
+    };
+    assert_eq!(verdict("`a.rs::it_holds`", "gate"), (0, String::new()));
+    for (tests, wall, said) in [
+        ("", "gate", "no test for: promise 1"),
+        ("`a.rs::it_is_gone`", "gate", "no test 'it_is_gone'"),
+        ("`b.rs::it_holds`", "gate", "there is no b.rs"),
+        ("`a.rs::it_holds`", "moat", "the wall 'moat' has no test"),
+    ] {
+        let (code, stderr) = verdict(tests, wall);
+        assert!(code == 1 && stderr.contains(said), "{said}: {stderr}");
+    }
+}

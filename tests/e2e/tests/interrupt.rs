@@ -31,11 +31,11 @@ fn start(mut command: Command) -> Child {
 #[track_caller]
 fn code(child: &mut Child) -> i32 {
     let mut status = None;
-    wait_until(SOON, || {
+    let ended = wait_until(SOON, || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
-    let Some(status) = status else {
+    let Some(status) = status.filter(|_| ended) else {
         let _ = child.kill();
         panic!("it goes on");
     };
@@ -162,7 +162,7 @@ each_user! {
         let mut caught = false;
         for _ in 0..50 {
             let mut child = start(b.process(&["save", "-o", archive.to_str().unwrap(), "large"]));
-            wait_until(SOON, || files() > 0);
+            assert!(wait_until(SOON, || files() > 0), "it saves nothing");
             // Stopped, so that it is known to be in the middle.
             signal(&child, libc::SIGSTOP);
             caught = !archive.exists();

@@ -88,11 +88,12 @@ each_user! {
             // Until nothing moves any more: every buffer on the way is full.
             let length = || b.run(&["logs", "--tail", "all", "chatty"]).stdout.len();
             let mut before = 0;
-            wait_until(Duration::from_secs(60), || {
+            let full = wait_until(Duration::from_secs(60), || {
                 std::thread::sleep(Duration::from_millis(300));
                 let now = length();
                 std::mem::replace(&mut before, now) == now
             });
+            assert!(full, "{how}: output still moves");
             let began = Instant::now();
             match how {
                 // The process is asked, and ends by itself or by force: it may be stuck in a write.

@@ -5,10 +5,26 @@
 
 use std::collections::BTreeSet;
 
+use crate::hardware;
+
 /// A processor with hardware virtualization and a `/dev/kvm` that works.
 pub const VIRTUALIZATION: &str = "hardware virtualization";
 /// The host itself, for tests that an emulated machine has no network or no compiler for.
 pub const OUTSIDE: &str = "the host outside the rig";
+
+/// A processor whose extended state Debian's user-mode kernel can carry.
+pub const PLAIN_STATE: &str = "a processor without AMX";
+
+/// Whether a facility of the host is here; what is not known by name counts as missing.
+pub fn has(facility: &str) -> bool {
+    match facility {
+        VIRTUALIZATION => hardware::obstacle().is_none(),
+        PLAIN_STATE => {
+            !std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_tile"))
+        }
+        _ => false,
+    }
+}
 
 /// A test that may skip.
 #[derive(Debug, Clone, PartialEq, Eq)]
