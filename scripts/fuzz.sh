@@ -36,7 +36,7 @@ else
     options=(-timeout=20)
 fi
 echo "==> building ${#targets[@]} fuzz targets"
-cargo build --release --locked --target "$host"
+cargo build --release --target "$host"
 out=${CARGO_TARGET_DIR:-target}/$host/release
 
 run_one() {

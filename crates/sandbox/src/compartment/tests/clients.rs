@@ -7,7 +7,8 @@ use bulkhead_types::{ProcessSpec, Signal, TerminalSize};
 
 use super::fake::{Running, spec, stdout_pipe};
 use crate::client::{ClientError, ExecEnd};
-use crate::message::{AttachOptions, ControlError, Event, Stdio};
+use crate::event::Event;
+use crate::message::{AttachOptions, ControlError, Stdio};
 use crate::{AttachEnd, StartFailure};
 
 /// Longer than anything here takes: what is not there by then never comes.
