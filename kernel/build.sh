@@ -5,8 +5,8 @@
 #
 # uml is the user-mode platform's kernel, a program; kvm that of virtual machines, an uncompressed ELF file. Each is
 # kept in ${XDG_CACHE_HOME:-~/.cache}/bulkhead/kernels/<key>, as linux and as vmlinux, where bulkhead finds it. The key
-# covers everything the result depends on: configuration, source, our patches to it (patches/*.patch), compiler, this
-# script. Nothing is installed.
+# covers everything the result depends on: configuration, source, our patches to it (patches/<platform>/*.patch), compiler,
+# this script. Nothing is installed.
 #
 #   BULKHEAD_LINUX_SOURCE  tarball to build from (default: /usr/src/linux-source-6.12.tar.xz)
 #   JOBS                   parallel compilers (default: number of processors)
@@ -63,12 +63,20 @@ version=$(dpkg-query -W -f '${Version}' linux-source-6.12 2>/dev/null || true)
 source_id="$version $(stat -c '%s %Y' "$tarball")"
 compilers=$(gcc --version | head -n 1 && ld --version | head -n 1)
 
+# A patch touches what only its platform builds, so that it makes no other platform's kernel anew.
+patches() { # patches PLATFORM COMMAND...: runs COMMAND on its patches, in the order of their numbers
+    folder=$here/patches/$1
+    shift
+    [ -d "$folder" ] || return 0
+    find "$folder" -name '*.patch' -print0 | sort -z | xargs -0 -r "$@"
+}
+
 locate() { # locate PLATFORM: sets arch, target, file, result
     case $1 in
     uml) arch=um target=linux file=linux ;;
     kvm) arch=x86_64 target=vmlinux file=vmlinux ;;
     esac
-    key=$({ cat "$here/$1.config" "$here"/patches/*.patch "$script" && echo "$source_id $compilers"; } | sha256sum | cut -c 1-16)
+    key=$({ cat "$here/$1.config" "$script" && patches "$1" cat && echo "$source_id $compilers"; } | sha256sum | cut -c 1-16)
     result=$cache/$key/$file
 }
 
@@ -137,11 +145,12 @@ if grep -q '^.ACPI_ADR_SPACE_PCI_CONFIG,$' drivers/acpi/acpica/evhandler.c; then
 fi
 
 # A hunk that does not fit says that the source has changed: a kernel without it would break a promise.
-for change in "$here"/patches/*.patch; do
-    patch -s -p1 -F0 --no-backup-if-mismatch <"$change" >"$work/patch.log" 2>&1 || {
-        cat "$work/patch.log" >&2
-        die "$(basename "$change") does not fit this source"
-    }
+for platform in "$@"; do
+    patches "$platform" sh -c 'for change; do
+        patch -s -p1 -F0 --no-backup-if-mismatch -i "$change" && continue
+        echo "$change does not fit this source"
+        exit 1
+    done' sh >"$work/patch.log" 2>&1 || die "$(cat "$work/patch.log")"
 done
 
 # Every line of a fragment must have become true, or be said.
