@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -15,7 +16,15 @@ use crate::sys;
 
 /// Raises the sandbox's jail around a process that ends at once, and tells which walls stood. May be called from a
 /// process with threads. Where no process can be started at all every wall counts as missing, with the reason.
+///
+/// It is done once in the life of a process, at the first call: what a host allows does not change under it, and every
+/// probe is a fork.
 pub fn probe() -> JailReport {
+    static REPORT: OnceLock<JailReport> = OnceLock::new();
+    REPORT.get_or_init(raise_and_look).clone()
+}
+
+fn raise_and_look() -> JailReport {
     let attempt = || -> Result<JailReport, JailError> {
         let (read, write) = pipe()?;
         // A jail starts from a process with one thread, which a fork of this one is.

@@ -23,7 +23,7 @@ use crate::failure::StartFailure;
 use crate::frame::{self, FrameError};
 use crate::lock::LockWatch;
 use crate::message::{
-    AttachOptions, Call, ControlError, Exit, Further, Pong, Reply, Request, Stdio, VERSION,
+    AttachOptions, Call, ControlError, Exit, Further, Pong, Reply, Request, Stdio,
 };
 use crate::state::{State, StateError, read_state};
 use crate::timings::Timings;
@@ -134,10 +134,7 @@ impl Client {
             socket
                 .set_read_timeout(Some(limit))
                 .map_err(ClientError::Connect)?;
-            let call = Call {
-                version: VERSION,
-                request: Request::Ping,
-            };
+            let call = Call::new(Request::Ping);
             frame::send(&socket, &call, &[])?;
             // Whatever it says: one of another version refuses, and lives.
             frame::receive::<Reply>(&socket)?;
@@ -194,14 +191,7 @@ impl Client {
         };
         widen_pipes(&stdio);
         let fds: Vec<BorrowedFd<'_>> = stdio.descriptors().map(AsFd::as_fd).collect();
-        frame::send(
-            &socket,
-            &Call {
-                version: VERSION,
-                request,
-            },
-            &fds,
-        )?;
+        frame::send(&socket, &Call::new(request), &fds)?;
         match receive_within(&socket, EXEC_WITHIN)? {
             Reply::ExecStarted { guest_pid } => Ok(Exec {
                 socket,
@@ -353,10 +343,7 @@ impl Client {
     /// Sends a request; the answer is still to come.
     fn ask(&self, request: Request) -> Result<UnixStream, ClientError> {
         let socket = self.connect()?;
-        let call = Call {
-            version: VERSION,
-            request,
-        };
+        let call = Call::new(request);
         frame::send(&socket, &call, &[]).map_err(silence(ANSWER_WITHIN))?;
         Ok(socket)
     }
@@ -505,14 +492,7 @@ impl Attachment {
             streams,
             detach_keys: options.detach_keys,
         };
-        frame::send(
-            &socket,
-            &Call {
-                version: VERSION,
-                request,
-            },
-            &fds,
-        )?;
+        frame::send(&socket, &Call::new(request), &fds)?;
         Ok(Self {
             socket,
             cut: AtomicBool::new(false),

@@ -22,11 +22,17 @@ use crate::timings::Timings;
 /// The hidden verb under which the binary calls [`crate::main`].
 pub const SANDBOX_VERB: &str = "sandbox";
 
+/// How the monitor's command line begins; the jailed half's has [`crate::monitor::SANDBOX_TITLE`] in its place, of the same
+/// length.
+pub(crate) const MONITOR_TITLE: &str = "bulkhead: monitor ";
+
 /// How a compartment is launched.
 #[derive(Debug, Default)]
 pub struct LaunchOptions {
     /// Connects these descriptors before the main process exists, so that no byte is missed.
     pub attach: Option<(Stdio, AttachOptions)>,
+    /// What the processes are called in `ps`, for example the container's name.
+    pub name: String,
     /// The program whose `sandbox` verb calls [`crate::main`]; `None` is this very binary.
     pub program: Option<PathBuf>,
 }
@@ -96,7 +102,7 @@ pub fn launch(
         .program
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
     let mut child = Command::new(&program)
-        .arg0("bulkhead")
+        .arg0(format!("{MONITOR_TITLE}{}", options.name))
         .arg(SANDBOX_VERB)
         .current_dir(dir)
         .env_clear()

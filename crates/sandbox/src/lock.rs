@@ -28,6 +28,11 @@ const ALIVE_FILE: &str = "alive";
 /// it is gone in milliseconds unless the host's disk holds it up; a start that finds it after this says so.
 const DYING_WITHIN: Duration = Duration::from_secs(10);
 
+/// Room for a run's last words in the lock file, in bytes, taken at its start: a disk that is full at the run's end then
+/// still takes them. A page, which is what every file system gives out at least. An exit with a longer error goes without the
+/// error.
+const WORDS: usize = 4096;
+
 /// The monitor's lock; dropping it lets go. No copy of its descriptor may reach the jailed half.
 #[derive(Debug)]
 pub(crate) struct RunLock {
@@ -105,13 +110,29 @@ impl RunLock {
                 "processes of the last run are still there",
             ));
         }
-        file.set_len(0)?;
         Ok(Self { file })
     }
 
-    /// Leaves the run's last words in the file, for those who wait with it open while the directory
-    /// is removed.
+    /// Wipes the last words of the run before and makes room for those of this one: in the same place, so that a restart
+    /// needs no room that was not there.
+    ///
+    /// # Errors
+    /// `StorageFull` when the disk has no room for them: then the end of a run could not be recorded.
+    pub fn make_room(&self) -> io::Result<()> {
+        // JSON skips blanks.
+        self.file.write_all_at(&[b' '; WORDS], 0)?;
+        self.file.set_len(WORDS as u64)
+    }
+
+    /// Leaves the run's last words in the file: for those who wait with it open while the directory is removed, and for
+    /// those who read a state that could not be written.
+    ///
+    /// # Errors
+    /// `InvalidInput` for words that are longer than the room for them.
     pub fn leave(&self, words: &[u8]) -> io::Result<()> {
+        if words.len() > WORDS {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.file.write_all_at(words, 0)
     }
 }
@@ -183,13 +204,12 @@ impl LockWatch {
 
     /// What the run left in the file.
     pub fn last_words(&self) -> io::Result<Vec<u8>> {
-        const MOST: usize = 1 << 16;
         let Some(lock) = self.files.first() else {
             return Ok(Vec::new());
         };
-        let mut bytes = vec![0; MOST];
+        let mut bytes = vec![0; WORDS];
         let mut filled = 0;
-        while filled < MOST {
+        while filled < WORDS {
             let Some(rest) = bytes.get_mut(filled..) else {
                 break;
             };
@@ -286,7 +306,7 @@ mod tests {
         );
         assert!(alive.file.write_all_at(b"a lie", 0).is_err());
         let words = LockWatch::open(dir.path()).unwrap().last_words().unwrap();
-        assert_eq!(words, b"truth");
+        assert_eq!(words.trim_ascii(), b"truth");
         assert_ne!(
             std::fs::metadata(dir.path().join(LOCK_FILE)).unwrap().ino(),
             alive.file.metadata().unwrap().ino()
@@ -313,6 +333,6 @@ mod tests {
         drop(dir);
         drop(lock);
         assert!(watch.wait_free(None).unwrap());
-        assert_eq!(watch.last_words().unwrap(), b"exit 3");
+        assert_eq!(watch.last_words().unwrap().trim_ascii(), b"exit 3");
     }
 }

@@ -13,8 +13,16 @@ use crate::failure::StartFailure;
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
 
-/// Version of everything in this module. A sandbox refuses another one.
+/// Newest version of everything in this module that this program speaks.
 pub(crate) const VERSION: u32 = 1;
+/// Oldest version that it still speaks: a sandbox runs on through an upgrade of the program on disk.
+pub(crate) const OLDEST: u32 = 1;
+
+/// The newest version that both sides speak, of the ranges of a client and of a sandbox (oldest and newest).
+pub(crate) fn agree(client: (u32, u32), sandbox: (u32, u32)) -> Option<u32> {
+    let version = client.1.min(sandbox.1);
+    (version >= client.0 && version >= sandbox.0).then_some(version)
+}
 
 /// Launcher → monitor, once. Carries the early attachment's socket as its only descriptor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,7 +83,11 @@ pub(crate) struct Streams {
 /// Client → sandbox: first frame of a connection.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
+    /// The newest version that the client speaks.
     pub version: u32,
+    /// The oldest; `version`, where it does not say.
+    #[serde(default)]
+    pub oldest: Option<u32>,
     pub request: Request,
 }
 
@@ -192,6 +204,25 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
+impl Call {
+    /// A request in the versions of this program.
+    pub(crate) fn new(request: Request) -> Self {
+        Self {
+            version: VERSION,
+            oldest: Some(OLDEST),
+            request,
+        }
+    }
+
+    /// The version to answer in, if there is one.
+    pub(crate) fn agreed(&self) -> Option<u32> {
+        agree(
+            (self.oldest.unwrap_or(self.version), self.version),
+            (OLDEST, VERSION),
+        )
+    }
+}
+
 impl Stdio {
     pub(crate) fn streams(&self) -> Streams {
         Streams {
@@ -230,4 +261,31 @@ pub struct AttachOptions {
     /// Bytes which, typed in a row on stdin, end the attachment and are not passed on (Docker's
     /// `ctrl-p,ctrl-q` is `[16, 17]`). Empty means that none do.
     pub detach_keys: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_and_a_sandbox_of_different_age_take_the_newest_version_that_both_speak() {
+        assert_eq!(agree((1, 1), (1, 1)), Some(1));
+        // A newer client that still speaks ours, and one that does not.
+        assert_eq!(agree((1, 3), (1, 1)), Some(1));
+        assert_eq!(agree((2, 3), (1, 1)), None);
+        // A sandbox that is newer than its client.
+        assert_eq!(agree((1, 2), (2, 5)), Some(2));
+        assert_eq!(agree((1, 2), (3, 5)), None);
+    }
+
+    #[test]
+    fn a_call_that_names_no_oldest_version_speaks_one_only() {
+        let call: Call = serde_json::from_str(r#"{"version":1,"request":"ping"}"#).unwrap();
+        assert_eq!(call.agreed(), Some(1));
+        let call: Call = serde_json::from_str(r#"{"version":4,"request":"ping"}"#).unwrap();
+        assert_eq!(call.agreed(), None);
+        let call: Call =
+            serde_json::from_str(r#"{"version":4,"oldest":1,"request":"ping"}"#).unwrap();
+        assert_eq!(call.agreed(), Some(1));
+    }
 }

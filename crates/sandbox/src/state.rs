@@ -1,20 +1,31 @@
 //! A container's recorded state. The monitor alone writes it, atomically; everyone may read it, and
 //! reading compares it with the lock, because a monitor that was killed cannot write its last words.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::lock;
+use crate::lock::{self, LockWatch};
+use crate::message::Exit;
 use crate::timings::Timings;
 
 /// Name of the state file in a container's directory.
 pub const STATE_FILE: &str = "state.json";
+
+/// Format of the file. A file without a version has version 1.
+const VERSION: u32 = 1;
+/// Empty; its modification time is the moment at which somebody noticed that a run had died unrecorded.
+const NOTICED_FILE: &str = "died";
+
+/// Least length of the file, in bytes: a page, which a file takes anyway. A state is shorter but for a long error.
+const ROOM: usize = 4096;
 
 /// Exit code of a container whose sandbox was killed: as if by `SIGKILL`.
 const KILLED: u8 = 137;
@@ -34,6 +45,9 @@ pub enum Status {
 /// The recorded state of one container. Times are RFC 3339 with nanoseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// Format of this record.
+    #[serde(default = "first_version")]
+    pub version: u32,
     /// Where it is in its life.
     pub status: Status,
     /// The monitor's process, 0 when it does not run.
@@ -71,10 +85,15 @@ pub struct State {
     pub jail: JailReport,
 }
 
+fn first_version() -> u32 {
+    1
+}
+
 impl State {
     /// A container that never ran.
     pub fn created() -> Self {
         Self {
+            version: VERSION,
             status: Status::Created,
             monitor_pid: 0,
             pid: 0,
@@ -95,13 +114,24 @@ impl State {
         self.exit.is_some_and(|exit| exit.oom_killed)
     }
 
-    /// What is true of a run whose monitor vanished.
-    fn died(mut self, at: Option<Timestamp>) -> Self {
+    /// What is true of a run whose end is not in its record: what it left for those who wait, else that it was killed.
+    fn ended_unrecorded(mut self, dir: &Path) -> Self {
         self.status = Status::Exited;
         self.monitor_pid = 0;
         self.pid = 0;
+        let words = LockWatch::open(dir).and_then(|watch| watch.last_words());
+        let exit = words
+            .ok()
+            .and_then(|words| serde_json::from_slice::<Exit>(&words).ok());
+        if let Some(exit) = exit {
+            self.exit = Some(exit.status);
+            self.error = exit.error;
+            self.finished_at = Some(exit.at);
+            self.timings = exit.timings;
+            return self;
+        }
         self.exit = Some(ExitStatus::exited(KILLED));
-        self.finished_at = at;
+        self.finished_at = Some(noticed(dir, self.started_at));
         self.error = Some("sandbox died unexpectedly".into());
         self.died_unexpectedly = true;
         self
@@ -122,6 +152,17 @@ pub enum StateError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A newer Bulkhead wrote it.
+    #[error(
+        "'{path}' was written by a newer bulkhead: it has version {version}, and this one knows {VERSION}",
+        path = .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
     },
     /// Writing failed.
     #[error("write '{path}'", path = .path.display())]
@@ -151,9 +192,7 @@ pub enum StateError {
 /// When the directory is missing or a file in it cannot be read.
 pub fn read_state(dir: &Path) -> Result<State, StateError> {
     let first = read_file(dir)?;
-    let claims_running =
-        matches!(&first, Recorded::State(state, _) if state.status == Status::Running);
-    if !claims_running && !matches!(first, Recorded::Garbage(_)) {
+    if !first.claims_running() {
         return Ok(first.into_state());
     }
     let running = lock::is_running(dir).map_err(|source| StateError::Lock {
@@ -164,26 +203,82 @@ pub fn read_state(dir: &Path) -> Result<State, StateError> {
         return Ok(first.into_state());
     }
     // The monitor records the end before it lets go of the lock: read after the lock was seen free.
-    match read_file(dir)? {
-        Recorded::State(state, modified) if state.status == Status::Running => {
-            Ok(state.died(modified))
-        }
-        Recorded::Garbage(modified) => Ok(State::created().died(modified)),
-        other => Ok(other.into_state()),
+    let last = read_file(dir)?;
+    let claims_running = last.claims_running();
+    let state = last.into_state();
+    Ok(if claims_running {
+        state.ended_unrecorded(dir)
+    } else {
+        state
+    })
+}
+
+/// To be called at the start of a run, under its lock, before the last words of the run before are wiped: what the run before left untrue becomes true for good, such as the
+/// process ids of a sandbox that was killed. Costs one read where there is nothing to mend.
+pub(crate) fn settle(dir: &Path) -> Result<(), StateError> {
+    let recorded = read_file(dir)?;
+    if recorded.claims_running() {
+        write_state(dir, &recorded.into_state().ended_unrecorded(dir), false)?;
     }
+    // It was about that run.
+    match fs::remove_file(dir.join(NOTICED_FILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StateError::Write {
+            path: dir.join(NOTICED_FILE),
+            source: e,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// When it was first noticed that a run had died unrecorded: now, or when somebody noticed before us. Never before the
+/// start of the run.
+fn noticed(dir: &Path, started_at: Option<Timestamp>) -> Timestamp {
+    let path = dir.join(NOTICED_FILE);
+    let before = fs::metadata(&path)
+        .and_then(|about| about.modified())
+        .ok()
+        .and_then(|time| Timestamp::try_from(time).ok());
+    if let Some(before) = before.filter(|before| started_at.is_none_or(|start| *before >= start)) {
+        return before;
+    }
+    let now = SystemTime::now();
+    // Where it cannot be kept (somebody else's directory, no room), the next who looks notices later.
+    let keep = || -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        file.set_modified(now)
+    };
+    let _ = keep();
+    let now = Timestamp::try_from(now).unwrap_or_else(|_| Timestamp::now());
+    // A clock that was set back.
+    started_at.map_or(now, |start| start.max(now))
 }
 
 enum Recorded {
     Nothing,
-    State(Box<State>, Option<Timestamp>),
-    Garbage(Option<Timestamp>),
+    State(Box<State>),
+    /// The host lost power while it was written.
+    Garbage,
 }
 
 impl Recorded {
+    /// Whether it is to be compared with the lock.
+    fn claims_running(&self) -> bool {
+        match self {
+            Self::State(state) => state.status == Status::Running,
+            Self::Garbage => true,
+            Self::Nothing => false,
+        }
+    }
+
     fn into_state(self) -> State {
         match self {
-            Self::State(state, _) => *state,
-            Self::Nothing | Self::Garbage(_) => State::created(),
+            Self::State(state) => *state,
+            Self::Nothing | Self::Garbage => State::created(),
         }
     }
 }
@@ -205,24 +300,35 @@ fn read_file(dir: &Path) -> Result<Recorded, StateError> {
         }
         Err(e) => return Err(read(e)),
     };
-    let modified = fs::metadata(&path)
-        .and_then(|m| m.modified())
-        .ok()
-        .and_then(|t| Timestamp::try_from(t).ok());
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        #[serde(default = "first_version")]
+        version: u32,
+    }
+    // Before its contents, of which a newer one may have others.
+    match serde_json::from_slice::<OnlyVersion>(&bytes) {
+        Ok(OnlyVersion { version }) if version > VERSION => {
+            return Err(StateError::Newer { path, version });
+        }
+        _ => {}
+    }
+    // Version 1 is the first: an older one would be brought up to date here, step by step.
     Ok(match serde_json::from_slice::<State>(&bytes) {
-        Ok(state) => Recorded::State(Box::new(state), modified),
-        Err(_) => Recorded::Garbage(modified),
+        Ok(state) => Recorded::State(Box::new(state)),
+        Err(_) => Recorded::Garbage,
     })
 }
 
 /// Replaces the state file. `durable` also forces it to the disk; a running state does not need
 /// that, because after a power cut no container runs whatever the file says.
+///
+/// On a full disk it is written over the old file, which has room for it: less safe against a power cut, and true.
 pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<(), StateError> {
     let path = dir.join(STATE_FILE);
     let temporary = dir.join("state.json.new");
-    let write = || -> io::Result<()> {
+    let anew = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
+        file.write_all(&padded(state)?)?;
         if durable {
             file.sync_data()?;
         }
@@ -233,10 +339,45 @@ pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<()
         }
         Ok(())
     };
-    write().map_err(|source| StateError::Write {
-        path: path.clone(),
-        source,
-    })
+    let over = || -> io::Result<()> {
+        let mut bytes = padded(state)?;
+        if bytes.len() > ROOM {
+            // The long words are an error's.
+            bytes = padded(&State {
+                error: None,
+                ..state.clone()
+            })?;
+        }
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.write_all_at(&bytes, 0)?;
+        file.set_len(bytes.len() as u64)?;
+        if durable {
+            file.sync_data()?;
+        }
+        Ok(())
+    };
+    let full = |e: &io::Error| {
+        matches!(
+            e.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    };
+    let written = match anew() {
+        Err(e) if full(&e) => {
+            // Empty, or half of it.
+            let _ = fs::remove_file(&temporary);
+            over()
+        }
+        other => other,
+    };
+    written.map_err(|source| StateError::Write { path, source })
+}
+
+/// The state as JSON with so many blanks behind it that the file has room for the next one.
+fn padded(state: &State) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(state)?;
+    bytes.resize(bytes.len().max(ROOM), b' ');
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -276,6 +417,97 @@ mod tests {
         assert!(state.died_unexpectedly);
         assert_eq!(state.pid, 0);
         assert!(state.finished_at.is_some());
+    }
+
+    /// The end came to lie before the start, and `ps` counted from there; and it moved with each look.
+    #[test]
+    fn an_end_that_was_not_recorded_is_when_it_was_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        let mut state = running();
+        write_state(dir.path(), &state, false).unwrap();
+        // Written a moment before the process began, as a coarse clock has it.
+        state.started_at = Some(Timestamp::now());
+        drop(lock);
+        write_state(dir.path(), &state, false).unwrap();
+        let first = read_state(dir.path()).unwrap();
+        assert!(first.finished_at >= first.started_at, "{first:?}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(read_state(dir.path()).unwrap(), first, "a second look");
+
+        // The next run's death is not the moment at which this one's was noticed.
+        let lock = RunLock::take(dir.path()).unwrap();
+        settle(dir.path()).unwrap();
+        let settled: State =
+            serde_json::from_slice(&fs::read(dir.path().join(STATE_FILE)).unwrap()).unwrap();
+        assert_eq!(settled, first, "a start leaves no old process id behind");
+        state.started_at = Some(Timestamp::now());
+        write_state(dir.path(), &state, false).unwrap();
+        drop(lock);
+        let second = read_state(dir.path()).unwrap();
+        assert!(second.finished_at >= second.started_at && second.finished_at > first.finished_at);
+    }
+
+    /// On a full disk a run that ended with 0 counted as killed.
+    #[test]
+    fn an_end_that_had_no_room_in_the_record_is_read_from_the_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        lock.make_room().unwrap();
+        write_state(dir.path(), &running(), false).unwrap();
+        let exit = Exit {
+            status: ExitStatus::exited(0),
+            error: None,
+            at: Timestamp::now(),
+            timings: Timings::default(),
+        };
+        lock.leave(&serde_json::to_vec(&exit).unwrap()).unwrap();
+        drop(lock);
+        let state = read_state(dir.path()).unwrap();
+        assert_eq!(
+            (state.status, state.exit),
+            (Status::Exited, Some(exit.status))
+        );
+        assert_eq!(state.finished_at, Some(exit.at));
+        assert!(state.error.is_none());
+        assert!(!state.died_unexpectedly);
+        // The run after it has no words yet.
+        let lock = RunLock::take(dir.path()).unwrap();
+        settle(dir.path()).unwrap();
+        lock.make_room().unwrap();
+        let kept: State =
+            serde_json::from_slice(&fs::read(dir.path().join(STATE_FILE)).unwrap()).unwrap();
+        assert_eq!(kept, state);
+        assert!(
+            LockWatch::open(dir.path())
+                .unwrap()
+                .last_words()
+                .unwrap()
+                .trim_ascii()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_read_or_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = include_str!("../testdata/state.v1.json");
+        fs::write(dir.path().join(STATE_FILE), first).unwrap();
+        let state = read_state(dir.path()).unwrap();
+        assert_eq!((state.version, state.status), (1, Status::Exited));
+        assert_eq!(state.exit.unwrap().code, 3);
+        assert_eq!(state.kernel_release, "6.12.117-bulkhead");
+        assert_eq!(state.timings.finished, 12);
+        fs::write(
+            dir.path().join(STATE_FILE),
+            r#"{"version":99,"status":"hibernated"}"#,
+        )
+        .unwrap();
+        let refused = read_state(dir.path()).unwrap_err().to_string();
+        assert!(
+            refused.contains("was written by a newer bulkhead: it has version 99"),
+            "{refused}"
+        );
     }
 
     /// A record may be older than the cleaning, or written by somebody else.

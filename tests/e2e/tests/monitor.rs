@@ -1,10 +1,14 @@
 //! What the outer half of a sandbox promises: who holds what, and that its record is true however a run ends.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-use bulkhead_e2e::{Bulkhead, Isolation, Running, Terminal, each_user, needs, sandbox_processes};
+use bulkhead_e2e::{
+    Bulkhead, Isolation, Running, Terminal, User, each_user, needs, run_tool, sandbox_processes,
+    scaled, wait_until,
+};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -156,7 +160,7 @@ each_user! {
             b.run(&["start", "again"]).ok();
             let (next, other) = halves(b, "again");
             assert!(next != monitor && other != jailed, "it was started anew");
-            assert!(!Path::new(&format!("/proc/{jailed}")).exists(), "the run before is gone");
+            assert!(sandbox_processes(&b.root()).iter().all(|p| p.pid != jailed), "the run before is gone");
         }
         b.run(&["rm", "-f", "again"]).ok();
         b.expect_nothing_left();
@@ -196,5 +200,109 @@ each_user! {
         expect_clean(&terminal.shown());
         b.run(&["rm", "hostile"]).ok();
         b.expect_nothing_left();
+    }
+}
+
+each_user! {
+    // FinishedAt lay before StartedAt, and `ps` counted from there.
+    a_run_whose_record_is_cut_off_ends_when_it_is_noticed(b) {
+        b.run(&["run", "-d", "--name", "cut", "busybox", "sleep", "1000"]).ok();
+        kill(halves(b, "cut").0);
+        assert!(wait_until(Duration::from_secs(40), || b.inspect("cut")["State"]["Running"] == false));
+        let first = b.inspect("cut")["State"].clone();
+        // RFC 3339 with as many digits of a second as there are: made as long, they are in the order of time.
+        let time = |name: &str| {
+            let text = first[name].as_str().unwrap().trim_end_matches('Z');
+            let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+            format!("{seconds}.{fraction:0<9}")
+        };
+        assert!(time("FinishedAt") >= time("StartedAt"), "{first}");
+        assert_eq!(first["ExitCode"], 137, "{first}");
+        assert_eq!(b.inspect("cut")["State"], first, "a second look");
+        b.run(&["rm", "cut"]).ok();
+        b.expect_nothing_left();
+    }
+
+    // A sandbox that was killed and not recorded yet passed for a running container: `start` returned 0 and did nothing.
+    after_a_kill_a_start_starts(b) {
+        b.run(&["run", "-d", "--name", "phoenix", "busybox", "sleep", "1000"]).ok();
+        for round in 0..scaled(30, 10) {
+            let (_, jailed) = halves(b, "phoenix");
+            kill(jailed);
+            let out = b.run(&["start", "phoenix"]);
+            let state = b.inspect("phoenix")["State"].clone();
+            assert_eq!(out.code, 0, "{round}: {out:?}");
+            assert_eq!(state["Running"], true, "{round}: {state}");
+            assert_ne!(state["Pid"], jailed, "{round}: {state}");
+        }
+        b.run(&["rm", "-f", "phoenix"]).ok();
+        b.expect_nothing_left();
+    }
+
+    its_processes_have_names(b) {
+        b.run(&["run", "-d", "--name", "named", "busybox", "sleep", "1000"]).ok();
+        let (monitor, jailed) = halves(b, "named");
+        for (pid, line, short) in [
+            (monitor, "bulkhead: monitor named", "bulkhead-monitr"),
+            (jailed, "bulkhead: sandbox named", "bulkhead-sandbx"),
+        ] {
+            let shown = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+            let title = shown.split(|byte| *byte == 0).next().unwrap();
+            assert_eq!(String::from_utf8_lossy(title), line);
+            assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim(), short);
+        }
+        b.run(&["rm", "-f", "named"]).ok();
+        b.expect_nothing_left();
+    }
+}
+
+/// With no byte left on the disk, a run that ended with 0 was recorded as killed, and so was one that was stopped.
+#[test]
+fn a_full_disk_does_not_make_a_record_untrue() {
+    let Some(b) = Bulkhead::new(User::Root) else {
+        return;
+    };
+    std::fs::create_dir_all(b.root()).unwrap();
+    let root = b.root().to_str().unwrap().to_owned();
+    run_tool("mount", &["-t", "tmpfs", "-o", "size=64m", "tmpfs", &root]).ok();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let import = b.command(&["import", "-", "busybox"]);
+        import.with_input(bulkhead_e2e::busybox_tar()).finish().ok();
+        for (name, script) in [
+            ("ends", "read line; exit 0"),
+            (
+                "stopped",
+                "trap 'exit 5' TERM; while :; do sleep 0.05; done",
+            ),
+        ] {
+            b.run(&["run", "-di", "--name", name, "busybox", "sh", "-c", script])
+                .ok();
+        }
+        let filler = b.root().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        b.command(&["attach", "ends"])
+            .with_input("line\n")
+            .finish()
+            .ok();
+        b.run(&["stop", "stopped"]).ok();
+        for (name, code) in [("ends", 0), ("stopped", 5)] {
+            let state = b.inspect(name)["State"].clone();
+            assert_eq!(state["Status"], "exited", "{name}: {state}");
+            assert_eq!(state["ExitCode"], code, "{name}: {state}");
+            assert_eq!(state["Error"], "", "{name}: {state}");
+            assert_eq!(b.run(&["wait", name]).ok().text(), code.to_string());
+        }
+        drop(file);
+        std::fs::remove_file(filler).unwrap();
+        b.run(&["rm", "ends", "stopped"]).ok();
+        assert_eq!(b.run(&["ps", "-aq"]).ok().text(), "");
+    }));
+    for process in sandbox_processes(&b.root()) {
+        kill(process.pid);
+    }
+    run_tool("umount", &["-l", &root]).ok();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
     }
 }

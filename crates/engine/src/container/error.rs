@@ -175,7 +175,7 @@ impl ContainerError {
             }
             Self::UnknownImage {
                 id,
-                source: RecordError::Version { .. },
+                source: RecordError::Newer { .. },
             } => {
                 return Some(format!(
                     "use the bulkhead that wrote it, or remove the container: 'bulkhead rm -f {}'",

@@ -78,6 +78,7 @@ impl Engine {
         let terminal_size = options.terminal_size;
         let options = LaunchOptions {
             attach: options.attach,
+            name: container.name().to_string(),
             program: self.sandbox_program.clone(),
         };
         let mut spec = Cow::Borrowed(&container.record.sandbox);

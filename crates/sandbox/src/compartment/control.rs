@@ -51,7 +51,7 @@ pub(super) async fn serve(
     else {
         return;
     };
-    if call.version != VERSION {
+    if call.agreed().is_none() {
         let error = ControlError::Version {
             theirs: VERSION,
             ours: call.version,

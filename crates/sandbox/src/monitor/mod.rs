@@ -4,6 +4,7 @@
 //! forks its jailed half before anything else could start one.
 
 mod daemon;
+mod name;
 mod open;
 mod record;
 mod sys;

@@ -114,8 +114,8 @@ impl Record {
     /// Everything is gone: leaves last words, takes what is to be removed out of sight and lets go of
     /// the lock. What is out of sight is still to be removed.
     pub fn close(self, exit: Option<&Exit>) -> Option<Unlinked> {
-        if let Some(words) = exit.and_then(|exit| serde_json::to_vec(exit).ok()) {
-            let _ = self.lock.leave(&words);
+        if let Some(exit) = exit {
+            self.leave(exit);
         }
         if !self.auto_remove {
             let _ = fs::remove_file(self.dir.join(CONTROL_SOCKET));
@@ -125,6 +125,19 @@ impl Record {
         Unlinked::new(&std::env::current_dir().ok()?).ok()
     }
 
+    /// There is room for these words since the start, whatever the disk has left by now.
+    fn leave(&self, exit: &Exit) {
+        let words = |exit: &Exit| serde_json::to_vec(exit).unwrap_or_default();
+        if self.lock.leave(&words(exit)).is_err() {
+            let short = Exit {
+                error: None,
+                ..exit.clone()
+            };
+            // A host whose disk fails has no better place.
+            let _ = self.lock.leave(&words(&short));
+        }
+    }
+
     fn keep_unless_removed(&self) {
         if !self.auto_remove {
             self.write(true);
@@ -132,7 +145,8 @@ impl Record {
     }
 
     fn write(&self, durable: bool) {
-        // On a full disk the old state stays, which the lock corrects when it is read.
+        // On a full disk the old state stays. Who reads it sees by the lock that it is not true any more, and takes the
+        // end from the run's last words; the next start writes it down.
         let _ = write_state(&self.dir, &self.state, durable);
     }
 }

@@ -37,6 +37,21 @@ pub(super) fn pidfd_of(pid: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
 }
 
+/// Sets the short name of the calling thread.
+pub(super) fn set_comm(name: &std::ffi::CStr) {
+    // SAFETY: a live C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Overwrites the beginning of this process's command line, which is at `at` in its memory and at least as long as
+/// `title`. There may be one thread only.
+pub(super) fn overwrite_title(at: usize, title: &[u8]) {
+    let at = std::ptr::with_exposed_provenance_mut::<u8>(at);
+    // SAFETY: the kernel put the arguments there, in writable memory of the stack; the caller has seen that they are as
+    // long, and no other thread reads them. Nothing of this program holds a reference: std copies each argument.
+    unsafe { std::ptr::copy_nonoverlapping(title.as_ptr(), at, title.len()) };
+}
+
 /// Whether some process has `file` open for writing. `file` is open for reading only.
 ///
 /// The answer is the kernel's own count: a read lease (fcntl(2), `F_SETLEASE`) is given only where nobody can write. It is

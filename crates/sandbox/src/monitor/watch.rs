@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::name;
 use super::open::Opened;
 use super::record::{HERE, Record};
 use super::sys;
@@ -23,6 +24,7 @@ use crate::frame;
 use crate::lock::RunLock;
 use crate::message::{Exit, Report};
 use crate::spec::SandboxSpec;
+use crate::state::{STATE_FILE, settle};
 use crate::timings::Timings;
 
 /// The jailed half ends right after its last event; later is a fault.
@@ -46,6 +48,16 @@ pub(super) fn run(
             path: crate::lock::LOCK_FILE.to_owned(),
             reason: e.to_string(),
         },
+    })?;
+    settle(Path::new(HERE)).map_err(|e| StartFailure::File {
+        what: "state".to_owned(),
+        path: STATE_FILE.to_owned(),
+        reason: chain(&e),
+    })?;
+    lock.make_room().map_err(|e| StartFailure::File {
+        what: "lock".to_owned(),
+        path: crate::lock::LOCK_FILE.to_owned(),
+        reason: e.to_string(),
     })?;
     let mut record = Record::new(lock, spec.auto_remove, Path::new(HERE));
     let started = Opened::open(&spec).and_then(|opened| spawn(spec, opened, early, timings));
@@ -105,6 +117,7 @@ fn spawn(
     // Never the run lock's descriptor: who holds it can let go of the lock.
     keep.push(theirs.as_raw_fd());
     keep.extend(early.iter().map(AsRawFd::as_raw_fd));
+    let title = name::monitor();
     let disabled = spec.jail.disabled;
     let host_ids = HostIds::stable(IdRange::default(), spec.id.as_str());
     let jail = SandboxJail {
@@ -116,6 +129,7 @@ fn spawn(
     };
     let jailed = jail
         .spawn(move |enclosure| {
+            name::sandbox(title);
             let Opened {
                 boot,
                 image,

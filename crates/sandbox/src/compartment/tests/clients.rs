@@ -259,10 +259,7 @@ fn clients_that_left_give_back_their_place() {
     let path = running.path().join("ctl.sock");
     for _ in 0..300 {
         let socket = UnixStream::connect(&path).unwrap();
-        let call = crate::message::Call {
-            version: crate::message::VERSION,
-            request: crate::message::Request::Wait,
-        };
+        let call = crate::message::Call::new(crate::message::Request::Wait);
         crate::frame::send(&socket, &call, &[]).unwrap();
     }
     assert!(running.client.ping().unwrap().running);
@@ -296,10 +293,7 @@ fn a_client_that_left_before_its_answer_leaves_no_descriptor_attached() {
                 detach_keys: Vec::new(),
             }
         };
-        let call = crate::message::Call {
-            version: crate::message::VERSION,
-            request,
-        };
+        let call = crate::message::Call::new(request);
         let socket = UnixStream::connect(running.path().join("ctl.sock")).unwrap();
         let fds: Vec<_> = stdio.descriptors().map(std::os::fd::AsFd::as_fd).collect();
         crate::frame::send(&socket, &call, &fds).unwrap();
