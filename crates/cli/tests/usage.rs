@@ -400,25 +400,19 @@ fn shells_get_completions() {
     );
 }
 
+/// As Docker's client: by the signal, and without a word.
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
-    use std::io::Read;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+fn a_reader_that_leaves_ends_the_command() {
+    use std::os::unix::process::ExitStatusExt;
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let out = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
         .args(["completion", "zsh"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdout(writer)
+        .output()
         .expect("the binary was built");
-    drop(child.stdout.take());
-    let mut text = String::new();
-    child
-        .stderr
-        .take()
-        .expect("piped")
-        .read_to_string(&mut text)
-        .expect("text");
-    assert_eq!(text, "");
-    assert!(child.wait().expect("waitable").success());
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
+    assert_eq!(out.status.signal(), Some(13), "{:?}", out.status);
 }
 
 #[test]

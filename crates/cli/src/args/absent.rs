@@ -65,7 +65,7 @@ const FLAGS: &[Flags] = &[
     Flags { verbs: CREATION, flags: &["--restart"], why: NotYet("nobody starts a container again yet") },
     Flags {
         verbs: CREATION,
-        flags: &["--privileged", "--security-opt", "--sysctl", "--group-add", "--annotation"],
+        flags: &["--sysctl", "--group-add", "--annotation"],
         why: NotYet(""),
     },
     Flags {
@@ -84,7 +84,7 @@ const FLAGS: &[Flags] = &[
         flags: &["--cgroup-parent", "--cgroupns", "--ipc", "--pid", "--userns", "--uts", "--runtime"],
         why: Never("it names a part of the host that a container with a kernel of its own does not have"),
     },
-    Flags { verbs: CREATION, flags: &["--device", "--device-cgroup-rule", "--gpus"], why: NotYet("") },
+    Flags { verbs: CREATION, flags: &["--device-cgroup-rule", "--gpus"], why: NotYet("") },
     Flags {
         verbs: CREATION,
         flags: &["--log-driver", "--log-opt"],
@@ -93,7 +93,6 @@ const FLAGS: &[Flags] = &[
     Flags { verbs: CREATION, flags: &["--storage-opt"], why: Never("--disk is the size of the writable disk") },
     Flags { verbs: CREATION, flags: &["--disable-content-trust"], why: NotYet("") },
     Flags { verbs: CREATION, flags: &["--use-api-socket"], why: Never("there is no daemon") },
-    Flags { verbs: &["exec"], flags: &["--privileged"], why: NotYet("") },
     Flags { verbs: &["start"], flags: &["--checkpoint", "--checkpoint-dir"], why: NotYet("") },
     Flags { verbs: &["rm"], flags: &["-l, --link"], why: NO_NETWORK },
     Flags { verbs: &["logs"], flags: &["--details"], why: NotYet("") },
