@@ -21,6 +21,9 @@ pub trait Platform: fmt::Debug {
     /// The most virtual CPUs that a machine of this platform can have.
     fn max_vcpus(&self) -> u32;
 
+    /// The most devices that a machine of this platform can have.
+    fn most_devices(&self) -> usize;
+
     /// Whether memory of this process can be made memory of the guest, so that a device's
     /// [`bulkhead_devices::Device`] may show pages of a file to it.
     fn shares_memory(&self) -> bool;

@@ -80,6 +80,7 @@ impl MachineBoot {
                 Block::writable(file, serial)
             })?);
         }
+        debug_assert!(devices.len() <= FIXED_DEVICES);
         for (index, file) in volumes.into_iter().enumerate() {
             devices.push(disk(&volume_serial(index), |serial| {
                 Block::writable(file, serial)
@@ -99,6 +100,9 @@ impl MachineBoot {
         Ok(platform.start(config)?)
     }
 }
+
+/// The most devices that a compartment has beside its volumes: vsock, random numbers, image, balloon and scratch disk.
+pub const FIXED_DEVICES: usize = 5;
 
 fn device(name: &str, device: impl Device + 'static) -> VmDevice {
     VmDevice {

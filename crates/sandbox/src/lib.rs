@@ -20,6 +20,7 @@ mod state;
 mod streams;
 mod timings;
 
+pub use boot::FIXED_DEVICES;
 pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exec, ExecEnd};
 pub use failure::StartFailure;
 pub use frame::FrameError;

@@ -194,6 +194,14 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    a_volume_on_a_file_is_refused_when_the_container_is_created(b) {
+        import(b, "odd:1", "VOLUME /etc/passwd", &[]);
+        b.run(&["create", "odd:1"]).expect_code(1).says("cannot mount volume over existing file, file exists /etc/passwd");
+        import(b, "good:1", "VOLUME /link/new", &[("link", Entry::Link("/tmp".into()))]);
+        b.run(&["run", "--rm", "good:1", "touch", "/tmp/new/file"]).ok();
+        b.expect_nothing_left();
+    }
+
     a_missing_working_directory_is_made_with_the_container_only(b) {
         let read_only = ["run", "--rm", "--read-only", "-w", "/made/for/it", "busybox", "sh", "-c", "pwd; ! touch x"];
         assert_eq!(b.run(&read_only).ok().text(), "/made/for/it");

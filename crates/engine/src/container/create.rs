@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use bulkhead_image::Image;
+use bulkhead_image::disk::Found;
 use bulkhead_sandbox::{JailSpec, LogSpec, SandboxSpec, VolumeDisk};
 use bulkhead_types::{ByteSize, ContainerId, ContainerName, Digest, chain};
 use jiff::Timestamp;
@@ -11,7 +13,7 @@ use oci_spec::image::Config as ImageConfig;
 
 use super::merge::{HostOptions, merge};
 use super::remove::discard;
-use super::{Container, ContainerError, CreateOptions, Record, limits, mounts};
+use super::{Container, ContainerError, CreateOptions, OptionError, Record, limits, mounts};
 use crate::Engine;
 use crate::disk::{copy_sparse, template};
 use crate::error::Error;
@@ -46,6 +48,11 @@ impl Engine {
         let (image, warning) = self.image_for(&options.image, options.platform.as_ref())?;
         let disk = self.store()?.disk(&image)?;
         let config = image.config.config().clone().unwrap_or_default();
+        self.check_volumes(
+            options,
+            &image,
+            config.volumes().as_deref().unwrap_or_default(),
+        )?;
         let mut container = self.create_from(
             options,
             &CreateImage {
@@ -57,6 +64,30 @@ impl Engine {
         )?;
         container.warnings.extend(warning);
         Ok(container)
+    }
+
+    /// Refuses an image that declares a volume where it has a file.
+    fn check_volumes(
+        &self,
+        options: &CreateOptions,
+        image: &Image,
+        volumes: &[String],
+    ) -> Result<(), Error> {
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let tmpfs = mounts::tmpfs(&options.tmpfs).map_err(ContainerError::from)?;
+        let targets =
+            mounts::volume_targets(volumes, &tmpfs, usize::MAX).map_err(ContainerError::from)?;
+        let found = self.store()?.look(image, &targets)?;
+        match targets
+            .into_iter()
+            .zip(found)
+            .find(|(_, found)| *found == Found::Other)
+        {
+            Some((path, _)) => Err(ContainerError::from(OptionError::VolumeOnFile(path)).into()),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn create_from(
@@ -156,6 +187,8 @@ impl Engine {
         let nano_cpus = limits::nano_cpus(options.cpus, host_cpus)?;
         // A host that does not tell refuses by itself, when the machine starts.
         let host_memory = bulkhead_platform::host_memory().unwrap_or(u64::MAX);
+        let platform = bulkhead_platform::platform(guest.isolation);
+        let devices = platform.map_or(usize::MAX, |platform| platform.most_devices());
         Ok(Plan {
             guest_memory: limits::guest_memory(
                 options.memory,
@@ -166,7 +199,7 @@ impl Engine {
             disk: limits::disk_size(options.disk, self.settings.disk_size)?,
             nano_cpus,
             vcpus: limits::vcpus(guest.isolation, nano_cpus, self.settings.cpus, host_cpus),
-            volumes: mounts::volume_targets(image_volumes, &tmpfs)?,
+            volumes: mounts::volume_targets(image_volumes, &tmpfs, mounts::room(devices))?,
             tmpfs,
         })
     }

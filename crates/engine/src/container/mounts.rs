@@ -1,6 +1,6 @@
 //! Mount points inside a container: `--tmpfs`, and the image's volumes.
 
-use bulkhead_sandbox::TmpfsMount;
+use bulkhead_sandbox::{FIXED_DEVICES, TmpfsMount};
 
 use super::OptionError;
 
@@ -23,10 +23,16 @@ pub(super) fn tmpfs(flags: &[String]) -> Result<Vec<TmpfsMount>, OptionError> {
     Ok(mounts)
 }
 
-/// The targets of anonymous volumes: the image's, each once, without those that a tmpfs covers.
+/// The disks for volumes that a machine has room for which can have `devices` devices.
+pub(super) fn room(devices: usize) -> usize {
+    MAX_VOLUMES.min(devices.saturating_sub(FIXED_DEVICES))
+}
+
+/// The targets of anonymous volumes, at most `most`: the image's, each once, without those that a tmpfs covers.
 pub(super) fn volume_targets(
     image: &[String],
     tmpfs: &[TmpfsMount],
+    most: usize,
 ) -> Result<Vec<String>, OptionError> {
     let mut targets = Vec::new();
     for path in image {
@@ -35,8 +41,8 @@ pub(super) fn volume_targets(
             targets.push(target);
         }
     }
-    if targets.len() > MAX_VOLUMES {
-        return Err(OptionError::TooManyVolumes(targets.len(), MAX_VOLUMES));
+    if targets.len() > most {
+        return Err(OptionError::TooManyVolumes(targets.len(), most));
     }
     targets.sort();
     Ok(targets)
@@ -122,15 +128,33 @@ mod tests {
             .map(String::from)
             .into();
         assert_eq!(
-            volume_targets(&image, &mounts).unwrap(),
+            volume_targets(&image, &mounts, MAX_VOLUMES).unwrap(),
             ["/a", "/a/b", "/z"]
         );
-        assert!(volume_targets(&["data".into()], &[]).is_err());
-        assert!(volume_targets(&["/".into()], &[]).is_err());
+        assert!(volume_targets(&["data".into()], &[], 1).is_err());
+        assert!(volume_targets(&["/".into()], &[], 1).is_err());
         let many: Vec<String> = (0..17).map(|n| format!("/v{n}")).collect();
         assert!(matches!(
-            volume_targets(&many, &[]),
+            volume_targets(&many, &[], room(usize::MAX)),
             Err(OptionError::TooManyVolumes(17, 16))
         ));
+    }
+
+    #[test]
+    fn no_more_volumes_than_the_machine_has_devices_for() {
+        use bulkhead_types::Isolation;
+        let kvm = bulkhead_platform::platform(Isolation::Kvm).unwrap();
+        let most = room(kvm.most_devices());
+        assert_eq!(kvm.most_devices(), 19);
+        let many = |count| -> Vec<String> { (0..count).map(|n| format!("/v{n:02}")).collect() };
+        assert_eq!(volume_targets(&many(most), &[], most).unwrap().len(), 14);
+        let refused = volume_targets(&many(most + 1), &[], most).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the image declares 15 volumes, at most 14 are supported"
+        );
+        let user_mode = bulkhead_platform::platform(Isolation::UserMode).unwrap();
+        assert_eq!(room(user_mode.most_devices()), MAX_VOLUMES);
+        assert_eq!(room(0), 0);
     }
 }

@@ -173,6 +173,9 @@ pub enum OptionError {
     /// More anonymous volumes than disks fit in a guest.
     #[error("the image declares {0} volumes, at most {1} are supported")]
     TooManyVolumes(usize, usize),
+    /// The image has a file where it declares a volume.
+    #[error("cannot mount volume over existing file, file exists {0}")]
+    VolumeOnFile(String),
     /// The image's own configuration names a signal that does not exist.
     #[error("invalid stop signal '{0}' in the image's configuration")]
     StopSignal(String),

@@ -3,6 +3,7 @@
 //! The disk is the concatenation `metadata ‖ data₁ ‖ data₂ …`, one part per layer, lowest first, each a whole number of
 //! 4 KiB blocks (a layer without contents has an empty part). The host composes it; nothing is copied.
 
+mod look;
 mod merge;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+pub use look::{Found, look};
 pub use merge::MergeError;
 
 use crate::budget::{Bounds, Space};

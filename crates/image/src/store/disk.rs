@@ -31,6 +31,18 @@ struct Record {
 }
 
 impl Store {
+    /// What `image` has at each of these absolute paths. Its disk must have been made.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn look(&self, image: &Image, paths: &[String]) -> Result<Vec<disk::Found>, StoreError> {
+        let dirs: Vec<PathBuf> = image.diff_ids.iter().map(|id| self.layer_dir(id)).collect();
+        disk::look(&dirs, paths, self.bounds()).map_err(|source| StoreError::Disk {
+            image: image.id.short(),
+            source,
+        })
+    }
+
     /// The disk of `image`, made on first use: by one process, while others wait. Hold a
     /// [`super::Lease`] until a container that uses it is on record.
     ///

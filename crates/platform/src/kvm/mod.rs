@@ -66,6 +66,10 @@ impl Platform for Kvm {
         MOST_VCPUS.into()
     }
 
+    fn most_devices(&self) -> usize {
+        layout::MOST_DEVICES
+    }
+
     fn shares_memory(&self) -> bool {
         true
     }

@@ -33,6 +33,9 @@ const LEAST_MEMORY: u64 = 40 << 20;
 /// refused the connection, and its boot fails.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
+/// Each device is a word of the command line and has a socket and a thread; more than this was never tried.
+const MOST_DEVICES: usize = 24;
+
 /// The user-mode platform.
 #[derive(Debug, Clone, Copy)]
 pub struct UserMode;
@@ -44,6 +47,10 @@ impl Platform for UserMode {
 
     fn max_vcpus(&self) -> u32 {
         1
+    }
+
+    fn most_devices(&self) -> usize {
+        MOST_DEVICES
     }
 
     fn shares_memory(&self) -> bool {

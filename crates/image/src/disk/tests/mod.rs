@@ -2,6 +2,7 @@
 
 mod image;
 mod listing;
+mod look;
 mod merge;
 mod oracle;
 mod tools;
