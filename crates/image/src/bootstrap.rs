@@ -1,9 +1,10 @@
 //! An image of a Debian suite, made by mmdebstrap from Debian's archive: no registry needed.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::SigSet;
 
 use crate::archive::{Change, CopyError, Recipe, RecipeLayer, gzip_to_blob};
 use crate::kind::ErrorKind;
@@ -199,11 +200,11 @@ fn bootstrap_with(
 }
 
 /// Starts the program with no signal blocked, whatever the caller keeps waiting: it cleans up when it is told to end.
+/// The mask is cleared in the child alone. If the caller's were cleared for that moment, a signal in it would end the caller.
 fn spawn(command: &mut Command) -> io::Result<Child> {
-    let callers = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let child = command.spawn();
-    callers.thread_set_mask()?;
-    child
+    // SAFETY: between fork and exec only pthread_sigmask(3) is called, which is async-signal-safe; nothing is allocated.
+    unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
+    command.spawn()
 }
 
 fn command(options: &BootstrapOptions) -> Result<Command, BootstrapError> {

@@ -69,10 +69,7 @@ fn given_up(
     // That it is gone already is what was wanted; of anything else the next `ps` tells.
     let _ = engine.stop(container, kill);
     if created {
-        let force = RemoveOptions {
-            force: true,
-            ..RemoveOptions::default()
-        };
+        let force = RemoveOptions { force: true };
         let _ = engine.remove(container.id().as_str(), force);
     }
     CliError::Interrupted(signal)
