@@ -1,5 +1,6 @@
 //! The system call policies allow what sandboxes do, and nothing that they never do: the calls of traced compartments are
-//! held against every entry.
+//! held against every entry of the sandbox's policy. The kernel process's policy is for two kernels, ours and Debian's, of
+//! which no run sees both; it is not held against anything here.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,109 @@ use bulkhead_e2e::{
 use serde_json::Value;
 
 /// Entries that a healthy compartment seldom or never hits, and why they stay.
-const RARE: &[(&str, &str, &str)] = &[];
+const RARE: &[(&str, &str, &str)] = &[
+    ("runtime", "writev", "the message of a panic"),
+    (
+        "runtime",
+        "poll",
+        "waits for a caller's descriptor that does not block",
+    ),
+    (
+        "runtime",
+        "epoll_create1",
+        "an event loop that is made under the lock",
+    ),
+    (
+        "runtime",
+        "epoll_pwait",
+        "epoll_wait of a C library for other architectures",
+    ),
+    ("runtime", "eventfd2", "the same"),
+    ("runtime", "mremap", "a large block that grows"),
+    (
+        "runtime",
+        "rt_sigaction",
+        "std's overflow handler, a thread that is started under the lock",
+    ),
+    (
+        "runtime",
+        "rt_sigreturn",
+        "the signal that takes a thread out of a read that blocks",
+    ),
+    ("runtime", "tgkill", "that signal, and abort()"),
+    (
+        "runtime",
+        "restart_syscall",
+        "the kernel's own, after a stop and a continue",
+    ),
+    (
+        "runtime",
+        "clock_gettime",
+        "a host whose clock is not readable without a call",
+    ),
+    ("runtime", "clock_nanosleep", "a thread that sleeps"),
+    ("runtime", "sched_yield", "a lock that is waited for"),
+    (
+        "runtime",
+        "fstat",
+        "a C library that does not use newfstatat for it",
+    ),
+    (
+        "runtime",
+        "lseek",
+        "a container that starts again goes on in its log",
+    ),
+    (
+        "runtime",
+        "fcntl",
+        "which commands are used depends on the optimiser and the platform",
+    ),
+    ("control", "sendmsg", "an answer with a descriptor"),
+    (
+        "control",
+        "getsockopt",
+        "the error of a client that is gone",
+    ),
+    (
+        "control",
+        "ioctl",
+        "FIONREAD: input that was not read when its reader was cancelled",
+    ),
+    (
+        "control",
+        "pwrite64",
+        "what the guest's kernel says on its console",
+    ),
+    ("control", "ftruncate", "a console that has said a mebibyte"),
+    (
+        "control",
+        "seccomp",
+        "not counted: a thread that adds a filter has not all of its filters yet",
+    ),
+    (
+        "device",
+        "fcntl",
+        "sealing the memory file; Debian's kernel notifies by pipes",
+    ),
+    ("device", "recvfrom", "a stream that is peeked at"),
+    (
+        "device",
+        "socketpair",
+        "a guest's connection to a port that was not opened ahead",
+    ),
+    (
+        "device",
+        "fallocate",
+        "blocks that the guest's file system gives back when it likes",
+    ),
+    ("device", "madvise", "the balloon, which only kvm has"),
+    ("stream", "shutdown", "a stream's half-close"),
+    (
+        "stream",
+        "ioctl",
+        "FIONREAD: input that was not read when its reader was cancelled",
+    ),
+];
 
 /// The numbers of this architecture's calls, from the C library's headers.
 fn numbers() -> Option<BTreeMap<String, u64>> {
@@ -23,10 +126,8 @@ fn numbers() -> Option<BTreeMap<String, u64>> {
     Some(text.lines().filter_map(number).collect())
 }
 
-fn policy(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../crates/jail/policy")
-        .join(name);
+fn policy() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/jail/policy/sandbox.json");
     let text = std::fs::read_to_string(path).expect("the policy");
     serde_json::from_str(&text).expect("a policy is JSON")
 }
@@ -85,7 +186,7 @@ fn idle(
 /// What a user does with a container, as far as it makes its threads do different things.
 fn use_it(b: &Bulkhead) {
     b.command(&["exec", "-i", "counted", "cat"])
-        .with_input(vec![b'x'; 1 << 20])
+        .with_input(vec![b'x'; 100_000])
         .finish()
         .ok();
     b.run(&["exec", "counted", "sh", "-c", WORK]).ok();
@@ -99,19 +200,22 @@ fn use_it(b: &Bulkhead) {
 
 /// Files, memory, processes and time in the guest.
 const WORK: &str = "
-    dd if=/dev/zero of=/file bs=64k count=200 conv=fsync 2>/dev/null; cat /file >/dev/null
+    dd if=/dev/zero of=/file bs=64k count=8 conv=fsync 2>/dev/null; cat /file >/dev/null
     sync; rm /file; fstrim / 2>/dev/null
     dd if=/dev/urandom of=/dev/null bs=64k count=4 2>/dev/null
-    for i in 1 2 3 4 5 6 7 8; do (sleep 0.1; true) & done; wait
-    sleep 0.3; yes | head -c 40000000 >/dev/null
-    cat /bin/busybox >/dev/null; echo 3 >/proc/sys/vm/drop_caches";
+    for i in 1 2 3; do true & done; wait
+    sleep 0.2; cat /bin/busybox >/dev/null; true";
 
 fn census(b: &Bulkhead) -> Census {
+    let file = b.home().join("config.toml");
+    std::fs::write(&file, "[log]\nmax-size = \"128k\"\n").expect("a file");
+    let file = file.to_str().expect("a plain path");
     let words = [
-        "run", "-i", "--rm", "--name", "counted", "-m", "96m", "busybox", "sh", "-c",
+        "--config", file, "run", "-i", "--rm", "--name", "counted", "-m", "96m", "busybox", "sh",
+        "-c",
     ];
     // More than two log files hold, so that they are turned over.
-    let main = "trap : USR1; yes 0123456789012345678901234567890123456789 | head -c 40000000; while :; do sleep 1; done";
+    let main = "trap : USR1; yes 0123456789012345678901234567890123456789 | head -c 400000; while :; do sleep 1; done";
     let mut words = words.to_vec();
     words.push(main);
     let counting = Counting::start(b.process(&words));
@@ -135,18 +239,11 @@ fn the_policies_allow_nothing_that_nobody_does() {
     let census = census(&b);
     let none = Calls::new();
     let of = |kind: &str| census.get(kind).unwrap_or(&none);
-    let sandbox = policy("sandbox.json");
+    let sandbox = policy();
     let mut unneeded = Vec::new();
     let mut kinds = vec!["control", "device", "stream"];
     if isolation() == Isolation::Kvm {
         kinds.extend(["vcpu", "ahead"]);
-    } else {
-        unneeded.extend(idle(
-            &policy("kernel.json"),
-            "kernel",
-            of("kernel"),
-            &numbers,
-        ));
     }
     let anybody: Calls = ["control", "device", "stream"]
         .iter()
