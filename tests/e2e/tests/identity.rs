@@ -65,6 +65,11 @@ fn ours(b: &Bulkhead) -> bool {
         .run(&["run", "--rm", "busybox", "uname", "-r"])
         .ok()
         .text();
+    let host = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    if release == host.trim() {
+        cannot_run!("guest and host run the same build of a kernel");
+        return false;
+    }
     let ours = release.ends_with("-bulkhead") || isolation() != Isolation::UserMode;
     if !ours {
         cannot_run!(
