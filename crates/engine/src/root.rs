@@ -1,14 +1,17 @@
 //! The layout of the state directory.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bulkhead_types::ContainerId;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::kind::FileError;
+
+/// The permissions of everybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// Paths below the state directory.
 #[derive(Debug, Clone)]
@@ -22,17 +25,26 @@ impl Root {
         Self { path }
     }
 
-    /// Makes what is missing. When everything is there this costs one system call.
+    /// Makes what is missing, and takes from everybody else what they may do with it. When everything is there this
+    /// costs one system call.
+    ///
+    /// The directory itself may have been there before, with the mode that its maker wanted; the ones below it are ours,
+    /// and their owner's alone.
     pub(crate) fn create(&self) -> Result<(), FileError> {
         // Made last, so its presence says that the others are there.
         let last = self.names();
-        if !last.is_dir() {
-            for dir in [self.path.clone(), self.containers(), self.cache(), last] {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&dir)
-                    .map_err(FileError::at("create directory", &dir))?;
+        if fs::metadata(&last).is_ok_and(|meta| meta.is_dir() && meta.mode() & OTHERS == 0) {
+            return Ok(());
+        }
+        for dir in [self.path.clone(), self.containers(), self.cache(), last] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(FileError::at("create directory", &dir))?;
+            if dir != self.path {
+                fs::set_permissions(&dir, Permissions::from_mode(0o700))
+                    .map_err(FileError::at("take from others the permissions of", &dir))?;
             }
         }
         Ok(())

@@ -158,6 +158,71 @@ fn a_full_disk_fails_cleanly() {
     }
 }
 
+/// Fills the file system of `dir` to the last byte.
+fn fill(dir: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("filler"))
+        .unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+}
+
+/// Removing is the remedy for a full file system, so it must work on one: it failed, and recommended itself.
+#[test]
+fn a_full_state_directory_can_be_emptied() {
+    let Some(b) = Bulkhead::new(User::Root) else {
+        return;
+    };
+    std::fs::create_dir_all(b.root()).unwrap();
+    let root = b.root().to_str().unwrap().to_owned();
+    run_tool("mount", &["-t", "tmpfs", "-o", "size=60m", "tmpfs", &root]).ok();
+    let result = std::panic::catch_unwind(|| {
+        for name in ["one:1", "two:1", "three:1"] {
+            let file = bulkhead_e2e::Entry::File(0o644, name.as_bytes().to_vec());
+            let mut tar = bulkhead_e2e::busybox_tar();
+            tar.truncate(tar.len() - 1024);
+            tar.extend(bulkhead_e2e::layer(&[("name", file)]));
+            b.command(&["import", "-", name])
+                .with_input(tar)
+                .finish()
+                .ok();
+        }
+        b.run(&["tag", "one:1", "one:2"]).ok();
+        for name in ["aa", "bb", "cc"] {
+            b.run(&["create", "--disk", "32m", "--name", name, "one:1", "true"])
+                .ok();
+        }
+        fill(&b.root());
+        b.run(&["tag", "one:1", "one:3"])
+            .expect_code(1)
+            .says("no space left");
+        b.run(&["rm", "aa"]).ok();
+        fill(&b.root());
+        b.run(&["container", "prune", "-f"]).ok();
+        assert_eq!(b.run(&["ps", "-aq"]).ok().text(), "");
+        fill(&b.root());
+        b.run(&["rmi", "one:2"]).ok();
+        fill(&b.root());
+        b.run(&["rmi", "-f", "one:1"]).ok();
+        fill(&b.root());
+        b.run(&["image", "prune", "-af"]).ok();
+        assert_eq!(b.run(&["images", "-aq"]).ok().text(), "");
+        std::fs::remove_file(b.root().join("filler")).unwrap();
+        b.command(&["import", "-", "again:1"])
+            .with_input(bulkhead_e2e::busybox_tar())
+            .finish()
+            .ok();
+    });
+    run_tool("umount", &["-l", &root]).ok();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// A container with `--rm` that filled the disk made the next command fail, because its space was given back only
 /// after its run had returned.
 #[test]

@@ -10,6 +10,7 @@ mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use look::{Found, look};
@@ -172,6 +173,7 @@ fn write(path: &Path, bytes: &[u8], keep_free: u8) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(0o600)
         .open(path)?;
     Space::new(keep_free).take(&file, bytes.len() as u64)?;
     file.write_all(bytes)?;

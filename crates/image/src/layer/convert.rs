@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, Entry, Kind, Segment};
@@ -246,6 +247,7 @@ fn create(path: &Path) -> Result<File, LayerError> {
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(0o600)
         .open(path)
         .map_err(|source| LayerError::Write {
             operation: "create",

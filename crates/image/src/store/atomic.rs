@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+use super::private::{DIRECTORY, FILE};
 use super::{Store, StoreError, io_error};
 
 /// Everything of ours in `tmp/` has this prefix, so that sweeping spares what others keep there.
@@ -36,7 +37,7 @@ impl Store {
         let root = self.temp_root();
         tempfile::Builder::new()
             .prefix(TEMP_PREFIX)
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE))
             .tempfile_in(&root)
             .map_err(io_error("create a temporary file in", &root))
     }
@@ -73,7 +74,7 @@ impl Store {
         File::open(dir.path())
             .and_then(|f| f.sync_all())
             .map_err(io_error("sync", dir.path()))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(DIRECTORY);
         fs::set_permissions(dir.path(), mode)
             .map_err(io_error("set permissions of", dir.path()))?;
         // A directory can replace only an empty one: what is left of a removal goes first.

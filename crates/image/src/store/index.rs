@@ -13,6 +13,7 @@ use bulkhead_types::Digest;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType};
 
 use super::{Store, StoreError, io_error};
+use crate::kind::ErrorKind;
 use crate::manifest::{OCI_INDEX, digest_of};
 use crate::reference::Reference;
 
@@ -49,7 +50,16 @@ impl Store {
                 path: path.clone(),
                 source,
             })?;
-            self.replace_file(&path, &bytes)?;
+            let shrinks = fs::metadata(&path).is_ok_and(|old| old.len() >= bytes.len() as u64);
+            match self.replace_file(&path, &bytes) {
+                // Removing must work where nothing else does; what adds something may not use the reserve up.
+                Err(error)
+                    if shrinks
+                        && error.kind() == ErrorKind::NoSpace
+                        && self.replace_from_reserve(&path, &bytes)? => {}
+                other => other?,
+            }
+            self.keep_reserve();
         }
         Ok(result)
     }

@@ -1,7 +1,9 @@
 //! Advisory locks between processes, and between the threads of one.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 
+use super::private::FILE;
 use super::{Store, StoreError, io_error};
 
 /// A held flock; dropping it, or dying, releases it.
@@ -61,6 +63,7 @@ impl Store {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(FILE)
             .open(&path)
             .map_err(io_error("open lock file", &path))?;
         Ok((file, path))

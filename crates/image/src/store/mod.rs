@@ -10,6 +10,8 @@
 //!   exclusive while an image is removed.
 //! * `index`: exclusive while `index.json` is read, changed and replaced.
 //! * `blob-…`, `layer-…`, `disk-…`: exclusive while that one object is made.
+//!
+//! Everything is its owner's alone (`private`): whoever can open a lock can hold it.
 
 mod atomic;
 mod blob;
@@ -21,7 +23,9 @@ mod index;
 mod layers;
 mod lock;
 mod names;
+mod private;
 mod remove;
+mod reserve;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,6 +74,7 @@ impl Store {
                     .and_then(|v| v.get("imageLayoutVersion"))
                     .and_then(|v| v.as_str());
                 if version == Some("1.0.0") {
+                    store.make_private_if_public()?;
                     Ok(store)
                 } else {
                     Err(StoreError::Layout { path: marker })
@@ -102,17 +107,7 @@ impl Store {
     }
 
     fn create(&self) -> Result<(), StoreError> {
-        for dir in [
-            "image/blobs/sha256",
-            "layers",
-            "disks",
-            "tmp",
-            "partial",
-            "locks",
-        ] {
-            let dir = self.root.join(dir);
-            fs::create_dir_all(&dir).map_err(io_error("create directory", &dir))?;
-        }
+        self.make_directories()?;
         self.update_index(|_| Ok(()))?;
         // Last: its presence says that all the rest is there.
         self.replace_file(&self.layout_dir().join("oci-layout"), OCI_LAYOUT.as_bytes())

@@ -76,6 +76,7 @@ impl Store {
             self.forget(&image, &going, !users.is_empty())?
         };
         self.tidy();
+        self.renew_reserve();
         Ok(removed)
     }
 
@@ -189,6 +190,7 @@ impl Store {
             }
         }
         pruned.reclaimed = self.sweep_now(Partials::None, 20)?;
+        self.renew_reserve();
         Ok(pruned)
     }
 }
