@@ -58,6 +58,22 @@ each_user! {
         assert!(out.text().contains("Loaded image: busybox:latest"), "{}", out.text());
     }
 
+    load_says_which_image_loses_its_name_and_what_it_expects(b) {
+        b.run(&["tag", "busybox", "team/box:1"]).ok();
+        b.run(&["tag", "busybox", "team/box:2"]).ok();
+        let archive = b.run(&["save", "team/box"]).ok().stdout;
+        b.command(&["import", "-", "team/box:2"]).with_input(busybox_tar()).finish().ok();
+        let moved = b.run(&["images", "-q", "--no-trunc", "team/box:2"]).ok().text();
+        let out = b.command(&["load"]).with_input(archive).finish().ok().text();
+        let mut lines: Vec<&str> = out.lines().collect();
+        lines.sort_unstable();
+        let renamed = format!("The image team/box:2 already exists, renaming the old one with ID {moved} to empty string");
+        assert_eq!(lines, ["Loaded image: team/box:1", "Loaded image: team/box:2", renamed.as_str()]);
+
+        b.command(&["load"]).with_input(b"hello".to_vec()).finish().expect_code(1)
+            .says("no tar archive").says("docker-archive or an OCI layout");
+    }
+
     skopeo_and_umoci_read_the_store(b) {
         if !(tool_exists("skopeo") && tool_exists("umoci")) { return; }
         make_readable(b.home());
