@@ -46,7 +46,7 @@ fn times(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// An assertion that looks at how long something took, and not whether it took more than `guard` or `patience` allows.
+/// An assertion that looks at how long something took, by another bound than `guard`, `patience` or `sooner_than`.
 fn asserts_a_speed(text: &str) -> Option<&str> {
     let times = times(text);
     text.split("assert").skip(1).find_map(|rest| {
@@ -62,8 +62,9 @@ fn asserts_a_speed(text: &str) -> Option<&str> {
         (is_assertion
             && looks
             && upper
-            && !condition.contains("guard(")
-            && !condition.contains("patience("))
+            && !["guard(", "patience(", "sooner_than("]
+                .iter()
+                .any(|bound| condition.contains(bound)))
         .then_some(condition)
     })
 }
