@@ -42,6 +42,8 @@ impl Counting {
                         .ok_or_else(io::Error::last_os_error)
                 });
             }
+            // The tracer waits for it, as for every process that it starts.
+            #[allow(clippy::zombie_processes)]
             let child = command.spawn().expect("the command starts");
             Tracer::new(&child).follow()
         }))

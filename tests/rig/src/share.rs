@@ -94,7 +94,7 @@ pub fn one_user_each(shares: &[Share]) -> Vec<Share> {
             let other = format!("{promise}::as_user");
             if tests.contains(&other) {
                 turn += 1;
-                let left_out = if turn % 2 == 0 { &other } else { test };
+                let left_out = if turn.is_multiple_of(2) { &other } else { test };
                 unwanted.insert(report::name(&binary.name, left_out));
             }
         }
