@@ -22,7 +22,7 @@ use crate::timings::Timings;
 /// The hidden verb under which the binary calls [`crate::main`].
 pub const SANDBOX_VERB: &str = "sandbox";
 
-/// How the monitor's command line begins; the jailed half's has [`crate::monitor::SANDBOX_TITLE`] in its place, of the same
+/// How the monitor's command line begins; the jailed half's has `SANDBOX_TITLE` (monitor/name.rs) in its place, of the same
 /// length.
 pub(crate) const MONITOR_TITLE: &str = "bulkhead: monitor ";
 

@@ -75,7 +75,7 @@ pub fn by_processors(shares: &[Share]) -> (Vec<Share>, Vec<Share>) {
 /// Files of tests in which it matters on KVM who runs them: the device's permissions, and walls that only root has.
 const BOTH_USERS: &[&str] = &["lookalikes", "platform", "walls"];
 
-/// Leaves one of each pair `PROMISE::as_root` and `PROMISE::as_user`, by turns, except in [`BOTH_USERS`].
+/// Leaves one of each pair `PROMISE::as_root` and `PROMISE::as_user`, by turns, except in `BOTH_USERS`.
 ///
 /// The suite on user-mode runs every promise as both. On KVM a promise runs once, and each user gets half of them: what
 /// the platform does for a promise and what the user may do meet in those files only, and a machine inside an emulated
