@@ -12,8 +12,10 @@ use bulkhead_types::chain;
 
 use crate::compartment::agent::{IMAGE_SERIAL, SCRATCH_SERIAL, volume_serial};
 use crate::compartment::{Boot, BootError, Guest, Walls};
+use crate::event::EventSender;
 use crate::spec::SandboxSpec;
 use crate::streams::Ports;
+use crate::warning::{self, WarnedDisk};
 
 /// Everything for one start.
 pub(crate) struct MachineBoot {
@@ -22,6 +24,8 @@ pub(crate) struct MachineBoot {
     pub image: Vec<File>,
     pub scratch: Option<File>,
     pub volumes: Vec<File>,
+    /// Where the host's failures under a disk are told; `None` where no descriptor was left for it.
+    pub events: Option<EventSender>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +63,12 @@ impl MachineBoot {
             image,
             scratch,
             volumes,
+            events,
         } = self;
+        let watched = |block: Block, disk| match events.as_ref().map(EventSender::try_clone) {
+            Some(Ok(events)) => block.on_fault(warning::teller(events, disk)),
+            _ => block,
+        };
         let mut devices = vec![
             device(
                 "vsock",
@@ -70,20 +79,24 @@ impl MachineBoot {
         let platform = platform(spec.isolation)?;
         if !image.is_empty() {
             let shared = platform.shares_memory() && spec.kernel.dax;
-            devices.push(image_disk(image, shared)?);
+            devices.push(image_disk(image, shared, |block| {
+                watched(block, WarnedDisk::Image)
+            })?);
         }
         if platform.shares_memory() {
             devices.push(device("balloon", Balloon::new()));
         }
         if let Some(file) = scratch {
             devices.push(disk(SCRATCH_SERIAL, |serial| {
-                Block::writable(file, serial)
+                Ok(watched(Block::writable(file, serial)?, WarnedDisk::Scratch))
             })?);
         }
         debug_assert!(devices.len() <= FIXED_DEVICES);
         for (index, file) in volumes.into_iter().enumerate() {
+            let number = u16::try_from(index).unwrap_or(u16::MAX);
             devices.push(disk(&volume_serial(index), |serial| {
-                Block::writable(file, serial)
+                let block = Block::writable(file, serial)?;
+                Ok(watched(block, WarnedDisk::Volume(number)))
             })?);
         }
         let config = VmConfig {
@@ -113,14 +126,20 @@ fn device(name: &str, device: impl Device + 'static) -> VmDevice {
 
 /// The image's disk: `shared`, pages of its files are shown to the guest as they lie in the host's memory, so that all
 /// containers of an image share them. Where files cannot be mapped, and otherwise, it is a block device.
-fn image_disk(files: Vec<File>, shared: bool) -> Result<VmDevice, StartError> {
+fn image_disk(
+    files: Vec<File>,
+    shared: bool,
+    watched: impl FnOnce(Block) -> Block,
+) -> Result<VmDevice, StartError> {
     let copies = shared.then(|| files.iter().map(File::try_clone).collect::<io::Result<_>>());
     if let Some(Ok(copies)) = copies
         && let Ok(pmem) = Pmem::read_only(copies)
     {
         return Ok(device(IMAGE_SERIAL, pmem));
     }
-    disk(IMAGE_SERIAL, |serial| Block::read_only(files, serial))
+    disk(IMAGE_SERIAL, |serial| {
+        Block::read_only(files, serial).map(watched)
+    })
 }
 
 fn disk(

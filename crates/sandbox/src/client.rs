@@ -442,6 +442,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
         error: Some("sandbox died unexpectedly".into()),
         at: Timestamp::now(),
         timings: Timings::default(),
+        warnings: Vec::new(),
     };
     match read_state(dir) {
         Ok(state) => match state.exit {
@@ -450,6 +451,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
                 error: state.error,
                 at: state.finished_at.unwrap_or_else(Timestamp::now),
                 timings: state.timings,
+                warnings: state.warnings,
             }),
             None => Err(ClientError::NotRunning),
         },

@@ -8,6 +8,7 @@
 //! | 2, failed | [`FailureCode`] `u8`, timings |
 //! | 3, ended | exit code `u8`, [flags](FLAG_OOM) `u8`, time, bytes of log lost `u64`, timings |
 //! | 4, text | [`Field`] `u8`, at most [`MAX_TEXT`] bytes: precedes the event that it belongs to |
+//! | 5, warned | disk `u16` (0 is the container's own, `0xffff` the image's, another one that of the volume before it), [fault](FAULT_SPACE) `u8`, `errno` `i32`; may come between texts |
 //!
 //! A time is seconds `i64` and nanoseconds `i32` since 1970, timings are twelve times `u64`. A packet of any other form, or
 //! more of them than a run has use for, is a violation: the monitor kills the sandbox and records that.
@@ -26,6 +27,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use crate::failure::StartFailure;
 use crate::message::{Exit, Started};
 use crate::timings::{MARKS, Timings};
+use crate::warning::{DiskFault, WarnedDisk, Warning};
 
 /// Longest packet in bytes; a longer one is a violation.
 const MAX_PACKET: usize = 512;
@@ -42,6 +44,17 @@ const FLAG_OOM: u8 = 1;
 /// Flag of an end: the text before it is the error of the compartment.
 const FLAG_ERROR: u8 = 2;
 
+/// Number of the container's own disk in a warning; volumes follow it.
+const DISK_SCRATCH: u16 = 0;
+/// Number of the image's disk in a warning.
+const DISK_IMAGE: u16 = u16::MAX;
+/// Fault of a warning: no space.
+const FAULT_SPACE: u8 = 1;
+/// Fault of a warning: the error that follows.
+const FAULT_IO: u8 = 2;
+/// Greatest error number of Linux.
+const MAX_ERRNO: i32 = 4095;
+
 /// Jailed half → monitor; the monitor acknowledges `Ended`.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -54,6 +67,7 @@ pub(crate) enum Event {
         exit: Exit,
         log_bytes_lost: u64,
     },
+    Warned(Warning),
 }
 
 /// Which failure it was; its words are text.
@@ -166,6 +180,7 @@ impl EventSender {
                 packet.extend(log_bytes_lost.to_le_bytes());
                 push_timings(&mut packet, &exit.timings);
             }
+            Event::Warned(warning) => packet = warned(warning),
         }
         self.packet(&packet)
     }
@@ -191,6 +206,22 @@ impl EventSender {
                 other => return Ok(other.map(drop)?),
             }
         }
+    }
+
+    /// Sends a warning, from a thread that must not wait.
+    pub fn warn(&self, warning: &Warning) -> io::Result<()> {
+        self.packet_now(&warned(warning))
+    }
+
+    /// Sends one packet, or fails where it would have to wait.
+    pub fn packet_now(&self, bytes: &[u8]) -> io::Result<()> {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        Ok(send(self.0.as_raw_fd(), bytes, flags).map(drop)?)
+    }
+
+    /// Another handle of the same end, for another thread.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// Resolves when the monitor has acknowledged, or after `limit`.
@@ -289,12 +320,16 @@ impl EventReceiver {
                 self.add(field, std::mem::take(&mut reader.0))?;
                 return Ok(Received::Nothing);
             }
+            5 => Event::Warned(reader.warning()?),
             _ => return Err(Violation("unknown kind of packet")),
         };
         if !reader.0.is_empty() {
             return Err(Violation("a packet is longer than its kind"));
         }
-        self.begun = None;
+        // A warning is another thread's: the event whose text has come is still to come.
+        if !matches!(event, Event::Warned(_)) {
+            self.begun = None;
+        }
         Ok(Received::Event(Box::new(event)))
     }
 
@@ -370,6 +405,7 @@ impl EventReceiver {
                 .then(|| GuestText::lines(&String::from_utf8_lossy(&words))),
             at: reader.time()?,
             timings: Timings::default(),
+            warnings: Vec::new(),
         };
         let log_bytes_lost = reader.u64()?;
         Ok(Event::Ended {
@@ -415,6 +451,23 @@ fn parts(failure: &StartFailure) -> (FailureCode, std::borrow::Cow<'_, str>, &[G
     }
 }
 
+fn warned(warning: &Warning) -> Vec<u8> {
+    let disk = match warning.disk {
+        WarnedDisk::Scratch => DISK_SCRATCH,
+        WarnedDisk::Image => DISK_IMAGE,
+        WarnedDisk::Volume(index) => index.saturating_add(1).min(DISK_IMAGE - 1),
+    };
+    let (fault, code) = match warning.fault {
+        DiskFault::OutOfSpace => (FAULT_SPACE, 0),
+        DiskFault::Io(code) => (FAULT_IO, code.clamp(0, MAX_ERRNO)),
+    };
+    let mut packet = vec![5];
+    packet.extend(disk.to_le_bytes());
+    packet.push(fault);
+    packet.extend(code.to_le_bytes());
+    packet
+}
+
 fn push_time(packet: &mut Vec<u8>, at: Timestamp) {
     packet.extend(at.as_second().to_le_bytes());
     packet.extend(at.subsec_nanosecond().to_le_bytes());
@@ -455,6 +508,21 @@ impl Reader<'_> {
         let seconds = self.take().map(i64::from_le_bytes)?;
         let nanoseconds = self.take().map(i32::from_le_bytes)?;
         Timestamp::new(seconds, nanoseconds).map_err(|_| Violation("not a time"))
+    }
+
+    fn warning(&mut self) -> Result<Warning, Violation> {
+        let disk = match self.take().map(u16::from_le_bytes)? {
+            DISK_SCRATCH => WarnedDisk::Scratch,
+            DISK_IMAGE => WarnedDisk::Image,
+            number => WarnedDisk::Volume(number - 1),
+        };
+        let fault = self.u8()?;
+        let fault = match (fault, self.take().map(i32::from_le_bytes)?) {
+            (FAULT_SPACE, 0) => DiskFault::OutOfSpace,
+            (FAULT_IO, code @ 0..=MAX_ERRNO) => DiskFault::Io(code),
+            _ => return Err(Violation("unknown fault of a disk")),
+        };
+        Ok(Warning { disk, fault })
     }
 
     fn timings(&mut self) -> Result<Timings, Violation> {
@@ -507,9 +575,22 @@ mod tests {
                     error: Some(GuestText::lines("guest ended\n  its last line")),
                     at,
                     timings: marks(),
+                    warnings: Vec::new(),
                 },
                 log_bytes_lost: 1 << 40,
             },
+            Event::Warned(Warning {
+                disk: WarnedDisk::Scratch,
+                fault: DiskFault::OutOfSpace,
+            }),
+            Event::Warned(Warning {
+                disk: WarnedDisk::Image,
+                fault: DiskFault::Io(5),
+            }),
+            Event::Warned(Warning {
+                disk: WarnedDisk::Volume(22),
+                fault: DiskFault::Io(MAX_ERRNO),
+            }),
             Event::Failed {
                 failure: StartFailure::Boot {
                     reason: long.clone(),
@@ -561,6 +642,13 @@ mod tests {
             // More of a line that was not begun.
             vec![4, Field::ConsoleMore as u8, b'x'],
             vec![2, 99],
+            // Warnings of an unknown fault, with an error beside a full disk, with no error of Linux, and with more.
+            vec![5, 0, 0, 3, 0, 0, 0, 0],
+            vec![5, 0, 0, FAULT_SPACE, 5, 0, 0, 0],
+            vec![5, 0, 0, FAULT_IO, 0, 0x10, 0, 0],
+            vec![5, 0, 0, FAULT_IO, 0xff, 0xff, 0xff, 0xff],
+            vec![5, 0, 0, FAULT_SPACE, 0, 0, 0, 0, 0],
+            vec![5, 0, 0, FAULT_SPACE],
             [whole.as_slice(), &[0]].concat(),
             // A time with 2^31-1 nanoseconds.
             [
@@ -610,6 +698,37 @@ mod tests {
         assert!(failure.len() < 1 << 18, "{}", failure.len());
         drop(receiver);
         flood.join().unwrap();
+    }
+
+    /// Another thread's packet came in the middle of an event and ended it.
+    #[test]
+    fn a_warning_between_texts_leaves_their_event_whole() {
+        let (mut receiver, sender) = channel().unwrap();
+        sender.text(Field::Reason, "no such file").unwrap();
+        let warning = Warning {
+            disk: WarnedDisk::Scratch,
+            fault: DiskFault::OutOfSpace,
+        };
+        sender.warn(&warning).unwrap();
+        let mut packet = vec![2, FailureCode::Setup as u8];
+        push_timings(&mut packet, &marks());
+        sender.packet(&packet).unwrap();
+        assert!(matches!(receiver.receive(), Ok(Received::Nothing)));
+        let Ok(Received::Event(event)) = receiver.receive() else {
+            panic!("no warning")
+        };
+        assert!(
+            matches!(*event, Event::Warned(got) if got == warning),
+            "{event:?}"
+        );
+        assert!(receiver.incomplete_for().is_some());
+        let Ok(Received::Event(event)) = receiver.receive() else {
+            panic!("no failure")
+        };
+        let Event::Failed { failure, .. } = *event else {
+            panic!("{event:?}")
+        };
+        assert!(failure.to_string().contains("no such file"), "{failure}");
     }
 
     #[test]

@@ -127,6 +127,7 @@ pub fn launch(
         spec: Box::new(spec.clone()),
         launched_at,
         attached: early.is_some(),
+        log_level: tracing::level_filters::LevelFilter::current().to_string(),
     };
     let fds: Vec<_> = early.iter().map(AsFd::as_fd).collect();
     let sent = frame::send(&monitor, &message, &fds);

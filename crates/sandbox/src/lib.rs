@@ -19,6 +19,7 @@ mod spec;
 mod state;
 mod streams;
 mod timings;
+mod warning;
 
 pub use boot::FIXED_DEVICES;
 pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exec, ExecEnd};
@@ -28,7 +29,8 @@ pub use launch::{LaunchError, LaunchOptions, Launched, SANDBOX_VERB, launch};
 pub use lock::{LOCK_FILE, is_running, wait_free};
 pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
-pub use monitor::{CONSOLE_LOG, KEEP_FILE, REMOVED_SUFFIX, main};
+pub use monitor::{CONSOLE_LOG, KEEP_FILE, REMOVED_SUFFIX, SANDBOX_LOG, main};
 pub use spec::{GuestDevice, JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
 pub use state::{STATE_FILE, State, StateError, Status, read_state};
 pub use timings::{Phase, Timings};
+pub use warning::{DiskFault, WarnedDisk, Warning};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::StartFailure;
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
+use crate::warning::Warning;
 
 /// Newest version of everything in this module that this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -32,6 +33,9 @@ pub(crate) struct Launch {
     pub launched_at: u64,
     /// An attachment's socket comes with this frame; its first frame is already in it.
     pub attached: bool,
+    /// How much the command itself logs, as a word: the sandbox logs as much, and warnings in any case.
+    #[serde(default)]
+    pub log_level: String,
 }
 
 /// Monitor → launcher: `Started` then `Ended`, or `Failed` alone.
@@ -70,6 +74,9 @@ pub struct Exit {
     pub at: Timestamp,
     /// Where the time went; marks after the sender's own are 0.
     pub timings: Timings,
+    /// What went wrong around the run. The monitor fills it in; a client of the jailed half reads the record for it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 /// Which of the three streams a client hands over, in this order, as descriptors with the frame.

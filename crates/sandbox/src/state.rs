@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::lock::{self, LockWatch};
 use crate::message::Exit;
 use crate::timings::Timings;
+use crate::warning::Warning;
 
 /// Name of the state file in a container's directory.
 pub const STATE_FILE: &str = "state.json";
@@ -83,6 +84,9 @@ pub struct State {
     /// Which walls stand around this run, or stood around the last one.
     #[serde(default)]
     pub jail: JailReport,
+    /// What went wrong around this run, or the last one, without ending it. No two of the same disk and kind.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 fn first_version() -> u32 {
@@ -106,6 +110,7 @@ impl State {
             kernel_release: GuestText::default(),
             timings: Timings::default(),
             jail: JailReport::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -128,6 +133,7 @@ impl State {
             self.error = exit.error;
             self.finished_at = Some(exit.at);
             self.timings = exit.timings;
+            self.warnings = exit.warnings;
             return self;
         }
         self.exit = Some(ExitStatus::exited(KILLED));
@@ -384,6 +390,7 @@ fn padded(state: &State) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::lock::RunLock;
+    use crate::warning::{DiskFault, WarnedDisk};
 
     fn running() -> State {
         State {
@@ -455,11 +462,16 @@ mod tests {
         let lock = RunLock::take(dir.path()).unwrap();
         lock.make_room().unwrap();
         write_state(dir.path(), &running(), false).unwrap();
+        let warning = Warning {
+            disk: WarnedDisk::Scratch,
+            fault: DiskFault::OutOfSpace,
+        };
         let exit = Exit {
             status: ExitStatus::exited(0),
             error: None,
             at: Timestamp::now(),
             timings: Timings::default(),
+            warnings: vec![warning],
         };
         lock.leave(&serde_json::to_vec(&exit).unwrap()).unwrap();
         drop(lock);
@@ -469,6 +481,7 @@ mod tests {
             (Status::Exited, Some(exit.status))
         );
         assert_eq!(state.finished_at, Some(exit.at));
+        assert_eq!(state.warnings, [warning]);
         assert!(state.error.is_none());
         assert!(!state.died_unexpectedly);
         // The run after it has no words yet.
@@ -498,6 +511,7 @@ mod tests {
         assert_eq!(state.exit.unwrap().code, 3);
         assert_eq!(state.kernel_release, "6.12.117-bulkhead");
         assert_eq!(state.timings.finished, 12);
+        assert!(state.warnings.is_empty());
         fs::write(
             dir.path().join(STATE_FILE),
             r#"{"version":99,"status":"hibernated"}"#,

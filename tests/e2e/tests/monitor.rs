@@ -256,9 +256,8 @@ each_user! {
     }
 }
 
-/// With no byte left on the disk, a run that ended with 0 was recorded as killed, and so was one that was stopped.
-#[test]
-fn a_full_disk_does_not_make_a_record_untrue() {
+/// Runs `test` with a state directory of 64 MiB, in which there is the image `busybox`.
+fn on_a_small_disk(test: impl FnOnce(&Bulkhead)) {
     let Some(b) = Bulkhead::new(User::Root) else {
         return;
     };
@@ -268,6 +267,29 @@ fn a_full_disk_does_not_make_a_record_untrue() {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let import = b.command(&["import", "-", "busybox"]);
         import.with_input(bulkhead_e2e::busybox_tar()).finish().ok();
+        test(&b);
+    }));
+    for process in sandbox_processes(&b.root()) {
+        kill(process.pid);
+    }
+    run_tool("umount", &["-l", &root]).ok();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Writes a file until there is no byte left on the disk.
+fn fill(b: &Bulkhead) -> PathBuf {
+    let filler = b.root().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+    filler
+}
+
+/// With no byte left on the disk, a run that ended with 0 was recorded as killed, and so was one that was stopped.
+#[test]
+fn a_full_disk_does_not_make_a_record_untrue() {
+    on_a_small_disk(|b| {
         for (name, script) in [
             ("ends", "read line; exit 0"),
             (
@@ -278,9 +300,7 @@ fn a_full_disk_does_not_make_a_record_untrue() {
             b.run(&["run", "-di", "--name", name, "busybox", "sh", "-c", script])
                 .ok();
         }
-        let filler = b.root().join("filler");
-        let mut file = std::fs::File::create(&filler).unwrap();
-        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        let filler = fill(b);
         b.command(&["attach", "ends"])
             .with_input("line\n")
             .finish()
@@ -293,16 +313,72 @@ fn a_full_disk_does_not_make_a_record_untrue() {
             assert_eq!(state["Error"], "", "{name}: {state}");
             assert_eq!(b.run(&["wait", name]).ok().text(), code.to_string());
         }
-        drop(file);
         std::fs::remove_file(filler).unwrap();
         b.run(&["rm", "ends", "stopped"]).ok();
         assert_eq!(b.run(&["ps", "-aq"]).ok().text(), "");
-    }));
-    for process in sandbox_processes(&b.root()) {
-        kill(process.pid);
-    }
-    run_tool("umount", &["-l", &root]).ok();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
+    });
+}
+
+/// The host's disk was full, and only the guest's kernel said so, as an I/O error of a disk that is not full.
+#[test]
+fn a_full_disk_under_a_container_is_told_to_its_user() {
+    const FULL: &str = "the host's disk is full: writes to the container's disk failed with 'No space left on device'";
+    on_a_small_disk(|b| {
+        // The second round's writes fail as well, and say nothing new.
+        let script = |wait: &str| {
+            format!(
+                "echo up; {wait}; \
+                 for i in 1 2; do dd if=/dev/zero of=/big$i bs=1M count=12 conv=fsync; done; exit 3"
+            )
+        };
+        let (line, file) = (
+            script("read line"),
+            script("until [ -e /dev/shm/go ]; do sleep 0.05; done"),
+        );
+        b.run(&["run", "-di", "--name", "kept", "busybox", "sh", "-c", &line])
+            .ok();
+        b.wait_for_log("kept", "up");
+        let inspect = |format: &str| b.run(&["inspect", "-f", format, "kept"]).ok().text();
+        let directory = PathBuf::from(inspect("{{.Bulkhead.Directory}}"));
+        assert_eq!(inspect("{{json .Bulkhead.Warnings}}"), "[]");
+        let filler = fill(b);
+        let attach = b.command(&["attach", "kept"]).with_input("line\n");
+        let told = attach.finish().expect_code(3).stderr;
+        let lines: Vec<_> = told.lines().filter(|line| line.contains(FULL)).collect();
+        let expected = format!("WARNING: {FULL}; free space in {}", directory.display());
+        assert_eq!(lines, [expected.as_str()], "{told}");
+        let container = b.inspect("kept");
+        let warnings = &container["Bulkhead"]["Warnings"];
+        let first = warnings[0].as_str().unwrap_or_default();
+        assert!(first.starts_with(FULL), "{warnings}");
+        assert_eq!(container["State"]["Error"], "", "it is Docker's");
+        let log = directory.join("sandbox.log");
+        let about = std::fs::metadata(&log).unwrap();
+        assert_eq!(about.permissions().mode() & 0o777, 0o600);
+        assert!(about.len() <= 1 << 20, "{}", about.len());
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(
+            log.contains("WARN") && log.contains("No space left on device"),
+            "{log}"
+        );
+
+        // Who started it in the foreground is told in any case: with --rm there is no record to ask any more.
+        std::fs::remove_file(filler).unwrap();
+        let run = [
+            "run", "--rm", "--name", "short", "busybox", "sh", "-c", &file,
+        ];
+        let run = b.command(&run).start();
+        b.wait_for_log("short", "up");
+        let filler = fill(b);
+        b.run(&["exec", "short", "touch", "/dev/shm/go"]).ok();
+        run.finish()
+            .expect_code(3)
+            .says(&format!("WARNING: {FULL}"));
+        std::fs::remove_file(filler).unwrap();
+
+        b.run(&["start", "kept"]).ok();
+        assert_eq!(inspect("{{json .Bulkhead.Warnings}}"), "[]", "another run");
+        b.run(&["rm", "-f", "kept"]).ok();
+        assert_eq!(b.run(&["ps", "-aq"]).ok().text(), "");
+    });
 }

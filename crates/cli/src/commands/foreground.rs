@@ -274,6 +274,11 @@ impl Attached<'_> {
         if let Some(error) = &exit.error {
             eprintln!("bulkhead: {error}");
         }
+        // With --rm the record is gone; the monitor's own word of the end has them.
+        match exit.warnings.as_slice() {
+            [] => tell(&self.container.run_warnings()),
+            warnings => tell(&self.container.describe_warnings(warnings)),
+        }
         End {
             code: exit.status.code,
             timings: Some(exit.timings),
@@ -343,6 +348,13 @@ pub fn warn(started: &StartedContainer) {
         if !weaknesses.is_empty() {
             eprintln!("WARNING: the jail of this container is weakened: {weaknesses}");
         }
+    }
+}
+
+/// Says what went wrong around a run that went on.
+pub fn tell(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("WARNING: {warning}");
     }
 }
 

@@ -4,6 +4,7 @@ use bulkhead_engine::StopOptions;
 use bulkhead_types::Signal;
 use clap::Args;
 
+use super::foreground;
 use super::several;
 use crate::args::{Arity, Execute, seconds};
 use crate::context::Context;
@@ -53,7 +54,10 @@ impl Execute for Stop {
         let options = self.flags.options()?;
         let engine = context.engine()?;
         several::each(&self.flags.containers, |name| {
-            engine.stop(&engine.container(name)?, options)?;
+            let container = engine.container(name)?;
+            if engine.stop(&container, options)?.is_some() {
+                foreground::tell(&container.run_warnings());
+            }
             Ok(Some(name.to_owned()))
         })
     }

@@ -33,6 +33,7 @@ mod security;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 

@@ -325,6 +325,7 @@ async fn live(
         error,
         at,
         timings: compartment.timings(),
+        warnings: Vec::new(),
     };
     let log_bytes_lost = log.map_or(0, |log| {
         log.lock()

@@ -4,12 +4,14 @@
 //! forks its jailed half before anything else could start one.
 
 mod daemon;
+mod log;
 mod name;
 mod open;
 mod record;
 mod sys;
 mod watch;
 
+pub use log::SANDBOX_LOG;
 pub use open::CONSOLE_LOG;
 pub use record::{KEEP_FILE, REMOVED_SUFFIX};
 
@@ -70,7 +72,7 @@ fn run(launcher: &UnixStream) -> ExitCode {
         monitor: Timings::now(),
         ..Timings::default()
     };
-    match watch::run(launch.spec, early, timings, launcher) {
+    match watch::run(launch.spec, early, &launch.log_level, timings, launcher) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => refuse(launcher, failure),
     }

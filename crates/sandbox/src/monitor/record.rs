@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bulkhead_jail::JailReport;
-use bulkhead_types::{ExitStatus, GuestText};
+use bulkhead_types::{ExitStatus, GuestText, chain};
 use jiff::Timestamp;
 
 use crate::client::CONTROL_SOCKET;
@@ -15,6 +15,7 @@ use crate::lock::RunLock;
 use crate::message::{Exit, Started};
 use crate::state::{State, Status, write_state};
 use crate::timings::Timings;
+use crate::warning::{MAX_WARNINGS, Warning};
 
 /// Behind the identifier of a container that its own monitor removes (`--rm`).
 pub const REMOVED_SUFFIX: &str = ".removed";
@@ -66,10 +67,29 @@ impl Record {
         self.write(false);
     }
 
+    /// Something is wrong around the run, and it goes on. What was said of the same disk before says it already.
+    pub fn warned(&mut self, warning: Warning) {
+        let warnings = &mut self.state.warnings;
+        if warnings.len() >= MAX_WARNINGS || warnings.iter().any(|said| said.is_like(&warning)) {
+            return;
+        }
+        warnings.push(warning);
+        // Before the process runs there is nothing that is true to write; what comes then has this.
+        if self.state.status == Status::Running {
+            self.write(false);
+        }
+    }
+
+    /// What [`Record::warned`] was told.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.state.warnings
+    }
+
     /// Nothing was executed.
     pub fn failed(&mut self, failure: &StartFailure, timings: Timings) {
         self.state = State {
             jail: std::mem::take(&mut self.state.jail),
+            warnings: std::mem::take(&mut self.state.warnings),
             ..State::created()
         };
         self.state.exit = Some(ExitStatus::exited(failure.exit_code()));
@@ -104,6 +124,7 @@ impl Record {
             error: Some(format!("sandbox died unexpectedly: {how}").into()),
             at: Timestamp::now(),
             timings: self.state.timings,
+            warnings: self.state.warnings.clone(),
         };
         self.ended(&exit, 0);
         self.state.died_unexpectedly = true;
@@ -147,7 +168,9 @@ impl Record {
     fn write(&self, durable: bool) {
         // On a full disk the old state stays. Who reads it sees by the lock that it is not true any more, and takes the
         // end from the run's last words; the next start writes it down.
-        let _ = write_state(&self.dir, &self.state, durable);
+        if let Err(error) = write_state(&self.dir, &self.state, durable) {
+            tracing::warn!("the state was not recorded: {}", chain(&error));
+        }
     }
 }
 

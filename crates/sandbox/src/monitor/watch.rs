@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::log;
 use super::name;
 use super::open::Opened;
 use super::record::{HERE, Record};
@@ -38,6 +39,7 @@ const START_WITHIN: Duration = Duration::from_secs(300);
 pub(super) fn run(
     spec: Box<SandboxSpec>,
     early: Option<UnixStream>,
+    log_level: &str,
     timings: Timings,
     launcher: &UnixStream,
 ) -> Result<(), StartFailure> {
@@ -57,6 +59,11 @@ pub(super) fn run(
     lock.make_room().map_err(|e| StartFailure::File {
         what: "lock".to_owned(),
         path: crate::lock::LOCK_FILE.to_owned(),
+        reason: e.to_string(),
+    })?;
+    log::begin(log_level).map_err(|e| StartFailure::File {
+        what: "sandbox log".to_owned(),
+        path: log::SANDBOX_LOG.to_owned(),
         reason: e.to_string(),
     })?;
     let mut record = Record::new(lock, spec.auto_remove, Path::new(HERE));
@@ -150,6 +157,7 @@ fn spawn(
                 image,
                 scratch,
                 volumes,
+                events: theirs.try_clone().ok(),
             };
             let parts = Parts {
                 spec,
@@ -197,6 +205,7 @@ fn attend(
         Outcome::Silent => how,
         Outcome::Broken(why) => why,
     };
+    tracing::error!("the jailed half did not end as it should: {how}");
     record.died(&how).ok_or_else(|| {
         let failure = StartFailure::Died { reason: how.into() };
         record.failed(&failure, timings);
@@ -268,13 +277,15 @@ fn follow(
                     return Outcome::Failed(failure);
                 }
                 Event::Ended {
-                    exit,
+                    mut exit,
                     log_bytes_lost,
                 } if start_until.is_none() => {
+                    exit.warnings = record.warnings().to_vec();
                     record.ended(&exit, log_bytes_lost);
                     events.acknowledge();
                     return Outcome::Ended(exit);
                 }
+                Event::Warned(warning) => record.warned(warning),
                 _ => return broken("it told its life in a wrong order"),
             }
         } else if gone {
@@ -309,6 +320,7 @@ mod tests {
     use crate::event::EventSender;
     use crate::message::Started;
     use crate::state::{Status, read_state};
+    use crate::warning::{DiskFault, WarnedDisk, Warning};
     use jiff::Timestamp;
     use std::process::Command;
 
@@ -372,6 +384,7 @@ mod tests {
                     error: None,
                     at: Timestamp::now(),
                     timings: Timings::default(),
+                    warnings: Vec::new(),
                 };
                 let log_bytes_lost = 0;
                 sender
@@ -423,5 +436,53 @@ mod tests {
         let error = exit.error.unwrap();
         assert!(error.contains("did not finish"), "{error}");
         assert!(state.died_unexpectedly);
+    }
+
+    /// The host's failures under a disk were told to nobody but the guest.
+    #[test]
+    fn a_warning_is_recorded_and_the_run_goes_on() {
+        let warning = |fault| Warning {
+            disk: WarnedDisk::Scratch,
+            fault,
+        };
+        let (report, state) = attend_to(move |sender| {
+            // A disk is read and written before the process runs.
+            sender.warn(&warning(DiskFault::Io(5))).unwrap();
+            sender.send(&started()).unwrap();
+            for _ in 0..100 {
+                sender.warn(&warning(DiskFault::OutOfSpace)).unwrap();
+                sender.warn(&warning(DiskFault::Io(6))).unwrap();
+            }
+            for index in 0..100 {
+                let disk = WarnedDisk::Volume(index);
+                let fault = DiskFault::OutOfSpace;
+                sender
+                    .send(&Event::Warned(Warning { disk, fault }))
+                    .unwrap();
+            }
+            let exit = Exit {
+                status: bulkhead_types::ExitStatus::exited(3),
+                error: None,
+                at: Timestamp::now(),
+                timings: Timings::default(),
+                warnings: Vec::new(),
+            };
+            let log_bytes_lost = 0;
+            sender
+                .send(&Event::Ended {
+                    exit,
+                    log_bytes_lost,
+                })
+                .unwrap();
+        });
+        let exit = report.unwrap();
+        assert_eq!((exit.status.code, state.died_unexpectedly), (3, false));
+        assert_eq!(exit.warnings, state.warnings);
+        let [first, second, others @ ..] = state.warnings.as_slice() else {
+            panic!("{state:?}")
+        };
+        assert_eq!(*first, warning(DiskFault::Io(5)));
+        assert_eq!(*second, warning(DiskFault::OutOfSpace));
+        assert_eq!(others.len(), crate::warning::MAX_WARNINGS - 2);
     }
 }

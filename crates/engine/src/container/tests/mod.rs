@@ -6,6 +6,7 @@ mod leftovers;
 mod listing;
 mod names;
 mod removal;
+mod warnings;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
