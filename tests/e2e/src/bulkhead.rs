@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::command::{Finished, Running};
+use crate::command::{self, Finished, Running};
 use crate::{image, leftovers, platform};
 
 /// Who runs the commands.
@@ -33,6 +33,7 @@ const NOBODY: u32 = 65534;
 impl Bulkhead {
     /// A fresh, empty installation; `None` (said loudly) when this user cannot be had here.
     pub fn new(user: User) -> Option<Self> {
+        command::heed_interrupts();
         let is_root = nix::unistd::geteuid().is_root();
         if user == User::Root && !is_root {
             crate::cannot_run!("the tests were not started as root");

@@ -147,6 +147,15 @@ impl Running {
     }
 }
 
+/// Ends what a shell does to the jobs that it starts in the background: they, and every command that they start, ignore
+/// Ctrl-C.
+pub(crate) fn heed_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default disposition runs no code of this program.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -124,9 +124,10 @@ mod tests {
     #[test]
     fn only_an_interactive_terminal_needs_a_terminal() {
         let (pipe, _writer) = io::pipe().unwrap();
-        let terminal = nix::pty::openpty(None, None).unwrap().slave;
+        // Both ends stay open: without its master the other end is no terminal any more.
+        let terminal = nix::pty::openpty(None, None).unwrap();
         let answer = |interactive, tty| {
-            [pipe.as_fd(), terminal.as_fd()].map(|input| require(interactive, tty, input))
+            [pipe.as_fd(), terminal.slave.as_fd()].map(|input| require(interactive, tty, input))
         };
         assert_eq!(answer(false, true), [Ok(()), Ok(())]);
         assert_eq!(answer(true, false), [Ok(()), Ok(())]);
