@@ -32,11 +32,15 @@ fn force_kills_what_runs_and_removes_it() {
     let bench = Bench::new();
     let container = bench.named("web");
     let mut held = run(&container);
-    let mut sandbox = std::process::Command::new("sleep")
-        .arg("1000")
-        .stdin(held.file.take().unwrap())
-        .spawn()
-        .unwrap();
+    // Only a process with a name of ours is killed.
+    let mut sandbox = std::os::unix::process::CommandExt::arg0(
+        &mut std::process::Command::new("sleep"),
+        "bulkhead: sandbox web",
+    )
+    .arg("1000")
+    .stdin(held.file.take().unwrap())
+    .spawn()
+    .unwrap();
     std::mem::forget(held);
     let mut state = bulkhead_sandbox::read_state(container.dir()).unwrap();
     state.pid = sandbox.id().cast_signed();
