@@ -35,7 +35,8 @@ pub use bootstrap::{BootstrapError, BootstrapOptions, bootstrap};
 pub use budget::{Bounds, Budget};
 pub use kind::ErrorKind;
 pub use manifest::{
-    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, diff_ids, parse_config, parse_manifest,
+    CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, diff_ids, digests_searched, parse_config,
+    parse_manifest,
 };
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};

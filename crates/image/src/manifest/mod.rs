@@ -17,6 +17,7 @@ pub(crate) use media::{
     DOCKER_INDEX, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
+pub use search::digests_searched;
 pub(crate) use search::{DEPTH_MAX, Search};
 
 /// Manifests and indexes above this many bytes are refused (distribution specification,

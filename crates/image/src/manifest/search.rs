@@ -5,6 +5,7 @@
 //! of such an image tells. Whoever has the documents drives the search, so that a registry, an archive and the store
 //! search alike.
 
+use bulkhead_types::Digest;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex};
 
 use super::digest_of;
@@ -146,4 +147,17 @@ impl<'a> Search<'a> {
             self.available.push(text);
         }
     }
+}
+
+/// The digests that a search reads when every entry of `index` turns out to be `index` itself. For the fuzz target of
+/// indexes, which has no other documents.
+#[doc(hidden)]
+pub fn digests_searched(index: &ImageIndex, platform: &Platform) -> Vec<Digest> {
+    let mut search = Search::new(index, platform);
+    let mut read = Vec::new();
+    while let Ok(candidate) = search.next() {
+        read.extend(digest_of(&candidate.descriptor));
+        search.descend(&candidate, index);
+    }
+    read
 }
