@@ -89,7 +89,7 @@ each_user! {
     }
 
     the_kernels_own_log_is_kept(b) {
-        b.run(&["create", "--name", "heard", "--device", "/dev/kmsg", "busybox", "sh", "-c",
+        b.run(&["create", "--name", "heard", "--privileged", "busybox", "sh", "-c",
             "echo '<1>heard by the kernel' > /dev/kmsg; echo done"]).ok();
         assert_eq!(b.run(&["logs", "--kernel", "heard"]).ok().text(), "", "before the first run");
         b.run(&["start", "-a", "heard"]).ok();
