@@ -219,8 +219,9 @@ pub fn read_state(dir: &Path) -> Result<State, StateError> {
     })
 }
 
-/// To be called at the start of a run, under its lock, before the last words of the run before are wiped: what the run before left untrue becomes true for good, such as the
-/// process ids of a sandbox that was killed. Costs one read where there is nothing to mend.
+/// Makes the record of the previous run true for good: a killed sandbox left its process ids in it. To be called at the
+/// start of a run, under its lock, before the previous run's last words are wiped. Costs one read where nothing is to
+/// be mended.
 pub(crate) fn settle(dir: &Path) -> Result<(), StateError> {
     let recorded = read_file(dir)?;
     if recorded.claims_running() {

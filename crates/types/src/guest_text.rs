@@ -7,10 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Text of a guest, cleaned: whoever holds one may print it to a terminal.
 ///
-/// A guest is hostile, and its words reach an administrator's terminal in error messages and records. Whatever a
-/// terminal, or the eye, would take for something else than text is replaced by U+FFFD: control characters (ESC and the C1
-/// controls begin commands that set titles and clipboards), line and paragraph separators, and the characters that change
-/// the direction of writing, with which a line shows other words than it holds. A tab stays.
+/// A guest is hostile, and its words reach an administrator's terminal in error messages and records. Three kinds of
+/// characters are replaced by U+FFFD:
+///
+/// * control characters: ESC and the C1 controls begin commands that set a terminal's title or clipboard;
+/// * line and paragraph separators;
+/// * characters that change the direction of writing: a line with one shows other words than it holds.
+///
+/// A tab stays.
 ///
 /// It is cleaned wherever one is made, and again when it is read from a record or a socket, so that no way leads around.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

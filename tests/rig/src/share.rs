@@ -77,9 +77,9 @@ const BOTH_USERS: &[&str] = &["lookalikes", "platform", "walls"];
 
 /// Leaves one of each pair `PROMISE::as_root` and `PROMISE::as_user`, by turns, except in `BOTH_USERS`.
 ///
-/// The suite on user-mode runs every promise as both. On KVM a promise runs once, and each user gets half of them: what
-/// the platform does for a promise and what the user may do meet in those files only, and a machine inside an emulated
-/// machine takes a hundred times as long to start.
+/// The suite on user-mode runs every promise as both. On KVM a promise runs once, and each user gets half of them. A
+/// machine inside an emulated machine takes a hundred times as long to start. Only in the files of `BOTH_USERS` does it
+/// matter to the platform who the user is.
 pub fn one_user_each(shares: &[Share]) -> Vec<Share> {
     let mut turn = 0_usize;
     let mut unwanted = std::collections::BTreeSet::new();

@@ -104,8 +104,8 @@ pub(super) fn runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError>
     is_running(dir).map_err(|source| unknown(id, dir, source))
 }
 
-/// As [`runs`], but a run that is about to let go is waited for: one that has recorded its end, because the record is
-/// what people see and a command that follows must find it true; and one whose sandbox was killed, which has not
+/// As [`runs`], but a run that is about to let go is waited for. There are two of that kind. One has recorded its end:
+/// people see the record, and a command that follows must find it true. The other's sandbox was killed and has not
 /// recorded it yet. Such a sandbox does not answer.
 pub(super) fn still_runs(id: &ContainerId, dir: &Path) -> Result<bool, ContainerError> {
     for _ in 0..LOOKS {
