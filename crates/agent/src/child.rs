@@ -182,7 +182,9 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Failure> {
         at(Stage::NoNewPrivileges, syscalls::set_no_new_privileges())?;
     }
     umask(Mode::from_bits_truncate(0o022));
-    at(Stage::Signals, syscalls::reset_signals())
+    // The init takes signals from its first moment on: one that came before it had set itself up would be lost, since
+    // the kernel drops what the first process of a PID namespace neither blocks nor handles.
+    at(Stage::Signals, syscalls::reset_signals(plan.init.is_some()))
 }
 
 /// The terminal opened by its path in the container. Programs find a terminal's name by where its descriptor leads,

@@ -47,23 +47,23 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     for signal in OWN {
         caught.remove(signal);
     }
-    let mut before = SigSet::empty();
-    if sigprocmask(SigmaskHow::SIG_SETMASK, Some(&caught), Some(&mut before)).is_err() {
+    // The agent has left all of them blocked: none that came since the start is lost.
+    if sigprocmask(SigmaskHow::SIG_SETMASK, Some(&caught), None).is_err() {
         return 125;
     }
     // SAFETY: this process has one thread.
     match unsafe { fork() } {
-        Ok(ForkResult::Child) => become_command(&file, &args, &before),
+        Ok(ForkResult::Child) => become_command(&file, &args),
         Ok(ForkResult::Parent { child }) => serve(child, &caught),
         Err(_) => 125,
     }
 }
 
-fn become_command(file: &CStr, args: &[CString], mask: &SigSet) -> u8 {
+fn become_command(file: &CStr, args: &[CString]) -> u8 {
     // A group of its own, in the foreground where there is a terminal, as the command would have been.
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).ok();
     tcsetpgrp(std::io::stdin(), getpgrp()).ok();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None).ok();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).ok();
     let Err(errno) = execv(file, args);
     eprintln!(
         "exec {}: {}",

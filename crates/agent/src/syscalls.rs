@@ -300,15 +300,18 @@ pub(crate) fn become_standard(fd: BorrowedFd<'_>, number: c_int) -> io::Result<(
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
 }
 
-/// Restores the default action of SIGPIPE and an empty signal mask.
-pub(crate) fn reset_signals() -> io::Result<()> {
+/// Restores the default action of SIGPIPE; then every signal is blocked, or none.
+pub(crate) fn reset_signals(blocked: bool) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid `sigset_t`, the empty set; SIG_DFL installs no handler.
     unsafe {
         if libc::signal(libc::SIGPIPE, libc::SIG_DFL) == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
         }
-        let none: libc::sigset_t = std::mem::zeroed();
-        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into())
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        if blocked {
+            check(libc::sigfillset(&raw mut mask).into())?;
+        }
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut()).into())
             .map(drop)
     }
 }
@@ -421,4 +424,26 @@ pub(crate) fn watch<T: Owned>(
     // the returned object holds `fd` until it is dropped.
     let watched = unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) };
     watched.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SigSet, Signal};
+
+    #[test]
+    fn an_init_starts_with_every_signal_blocked_and_a_command_with_none() {
+        // A mask belongs to a thread: the other tests keep theirs.
+        std::thread::spawn(|| {
+            reset_signals(true).unwrap();
+            let mask = SigSet::thread_get_mask().unwrap();
+            assert!(Signal::iterator().all(|signal| {
+                matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) || mask.contains(signal)
+            }));
+            reset_signals(false).unwrap();
+            assert_eq!(SigSet::thread_get_mask().unwrap(), SigSet::empty());
+        })
+        .join()
+        .unwrap();
+    }
 }
