@@ -443,6 +443,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
         at: Timestamp::now(),
         timings: Timings::default(),
         warnings: Vec::new(),
+        unrecorded: None,
     };
     match read_state(dir) {
         Ok(state) => match state.exit {
@@ -452,6 +453,7 @@ pub(crate) fn last_words(watch: &LockWatch, dir: &Path) -> Result<Exit, ClientEr
                 at: state.finished_at.unwrap_or_else(Timestamp::now),
                 timings: state.timings,
                 warnings: state.warnings,
+                unrecorded: state.unrecorded,
             }),
             None => Err(ClientError::NotRunning),
         },

@@ -306,6 +306,7 @@ impl EventReceiver {
                 at: reader.time()?,
                 timings: reader.timings()?,
                 jail: JailReport::default(),
+                unrecorded: None,
             }),
             2 => {
                 let code = reader.u8()?;
@@ -406,6 +407,7 @@ impl EventReceiver {
             at: reader.time()?,
             timings: Timings::default(),
             warnings: Vec::new(),
+            unrecorded: None,
         };
         let log_bytes_lost = reader.u64()?;
         Ok(Event::Ended {
@@ -565,6 +567,7 @@ mod tests {
                 at,
                 timings: marks(),
                 jail: JailReport::default(),
+                unrecorded: None,
             }),
             Event::Ended {
                 exit: Exit {
@@ -576,6 +579,7 @@ mod tests {
                     at,
                     timings: marks(),
                     warnings: Vec::new(),
+                    unrecorded: None,
                 },
                 log_bytes_lost: 1 << 40,
             },

@@ -135,7 +135,12 @@ pub fn launch(
     // The spawned process forks the monitor and ends at once, so that no launcher has to reap it later.
     let forked = child.wait().map_err(LaunchError::Channel)?;
     sent?;
-    match frame::receive::<Report>(&monitor) {
+    let mut report = frame::receive::<Report>(&monitor);
+    if let Ok((Report::Unrecorded(fault), _)) = report {
+        tracing::warn!("{}", fault.of_record(dir));
+        report = frame::receive(&monitor);
+    }
+    match report {
         Ok((Report::Started(started), _)) => Ok(Launched {
             client,
             started,
@@ -145,7 +150,9 @@ pub fn launch(
             ended: Mutex::new(None),
         }),
         Ok((Report::Failed(failure), _)) => Err(failure.into()),
-        Ok((Report::Ended(_), _)) => Err(ClientError::Unexpected("to launch").into()),
+        Ok((Report::Ended(_) | Report::Unrecorded(_), _)) => {
+            Err(ClientError::Unexpected("to launch").into())
+        }
         Err(FrameError::Closed | FrameError::Io(_)) => {
             let reason = if forked.success() {
                 "killed".into()

@@ -31,6 +31,6 @@ pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};
 pub use monitor::{CONSOLE_LOG, KEEP_FILE, REMOVED_SUFFIX, SANDBOX_LOG, main};
 pub use spec::{GuestDevice, JailSpec, LogSpec, SandboxSpec, TmpfsMount, VolumeDisk};
-pub use state::{STATE_FILE, State, StateError, Status, read_state};
+pub use state::{STATE_FILE, State, StateError, Status, mend_state, read_state};
 pub use timings::{Phase, Timings};
 pub use warning::{DiskFault, WarnedDisk, Warning};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::StartFailure;
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
-use crate::warning::Warning;
+use crate::warning::{DiskFault, Warning};
 
 /// Newest version of everything in this module that this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -38,11 +38,13 @@ pub(crate) struct Launch {
     pub log_level: String,
 }
 
-/// Monitor → launcher: `Started` then `Ended`, or `Failed` alone.
+/// Monitor → launcher: `Started` then `Ended`, or `Failed` alone, before which comes `Unrecorded` where the record does not
+/// have the failure.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Report {
     Started(Started),
+    Unrecorded(DiskFault),
     Failed(StartFailure),
     Ended(Exit),
 }
@@ -61,6 +63,10 @@ pub struct Started {
     /// Which walls stand around this run. The monitor fills it in.
     #[serde(default)]
     pub jail: JailReport,
+    /// Why the record does not say that it runs, if it does not: it could not be written. The monitor fills it in, and
+    /// tries again.
+    #[serde(default)]
+    pub unrecorded: Option<DiskFault>,
 }
 
 /// How a run ended.
@@ -77,6 +83,9 @@ pub struct Exit {
     /// What went wrong around the run. The monitor fills it in; a client of the jailed half reads the record for it.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+    /// Why the record does not have this end, if it does not: it could not be written. The monitor fills it in.
+    #[serde(default)]
+    pub unrecorded: Option<DiskFault>,
 }
 
 /// Which of the three streams a client hands over, in this order, as descriptors with the frame.

@@ -15,10 +15,13 @@ use serde::{Deserialize, Serialize};
 use crate::lock::{self, LockWatch};
 use crate::message::Exit;
 use crate::timings::Timings;
-use crate::warning::Warning;
+use crate::warning::{DiskFault, Warning};
 
 /// Name of the state file in a container's directory.
 pub const STATE_FILE: &str = "state.json";
+
+/// Name of the file before it is complete.
+pub(crate) const TEMPORARY_STATE: &str = "state.json.new";
 
 /// Format of the file. A file without a version has version 1.
 const VERSION: u32 = 1;
@@ -87,6 +90,9 @@ pub struct State {
     /// What went wrong around this run, or the last one, without ending it. No two of the same disk and kind.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+    /// This end is not in the file but in the run's last words: why it could not be written. See [`mend_state`].
+    #[serde(skip)]
+    pub unrecorded: Option<DiskFault>,
 }
 
 fn first_version() -> u32 {
@@ -111,6 +117,7 @@ impl State {
             timings: Timings::default(),
             jail: JailReport::default(),
             warnings: Vec::new(),
+            unrecorded: None,
         }
     }
 
@@ -134,6 +141,7 @@ impl State {
             self.finished_at = Some(exit.at);
             self.timings = exit.timings;
             self.warnings = exit.warnings;
+            self.unrecorded = exit.unrecorded;
             return self;
         }
         self.exit = Some(ExitStatus::exited(KILLED));
@@ -190,6 +198,18 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// What the host's disk has to do with it.
+    pub(crate) fn fault(&self) -> DiskFault {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } | Self::Lock { source, .. } => {
+                source.into()
+            }
+            Self::Missing(_) | Self::Newer { .. } => DiskFault::Io(0),
+        }
+    }
+}
+
 /// The state of the container in `dir`, corrected by what the lock says. A container without a state
 /// file was created and never ran. A state file that cannot be parsed (the host lost power while it
 /// was written) counts as a run that died.
@@ -234,6 +254,28 @@ pub(crate) fn settle(dir: &Path) -> Result<(), StateError> {
             source: e,
         }),
         _ => Ok(()),
+    }
+}
+
+/// Writes down an end that had no room in the record ([`State::unrecorded`]), and returns the record as it is then. To be
+/// called where nobody can start the container meanwhile.
+///
+/// # Errors
+/// As [`read_state`], and when there is no room yet.
+pub fn mend_state(dir: &Path) -> Result<State, StateError> {
+    let mut state = read_state(dir)?;
+    if state.unrecorded.is_some() {
+        write_state(dir, &state, true)?;
+        state.unrecorded = None;
+    }
+    Ok(state)
+}
+
+/// Makes a record where there is none yet, so that what comes later has room to be written over it.
+pub(crate) fn make_room(dir: &Path) -> Result<(), StateError> {
+    match read_file(dir)? {
+        Recorded::Nothing => write_state(dir, &State::created(), false),
+        Recorded::State(_) | Recorded::Garbage => Ok(()),
     }
 }
 
@@ -329,10 +371,11 @@ fn read_file(dir: &Path) -> Result<Recorded, StateError> {
 /// Replaces the state file. `durable` also forces it to the disk; a running state does not need
 /// that, because after a power cut no container runs whatever the file says.
 ///
-/// On a full disk it is written over the old file, which has room for it: less safe against a power cut, and true.
+/// Where that fails (a full disk) it is written over the old file, which has room for it: less safe against a power cut, and
+/// true.
 pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<(), StateError> {
     let path = dir.join(STATE_FILE);
-    let temporary = dir.join("state.json.new");
+    let temporary = dir.join(TEMPORARY_STATE);
     let anew = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(&padded(state)?)?;
@@ -363,21 +406,14 @@ pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<()
         }
         Ok(())
     };
-    let full = |e: &io::Error| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        )
-    };
-    let written = match anew() {
-        Err(e) if full(&e) => {
+    anew()
+        .or_else(|source| {
             // Empty, or half of it.
             let _ = fs::remove_file(&temporary);
-            over()
-        }
-        other => other,
-    };
-    written.map_err(|source| StateError::Write { path, source })
+            // Of the two reasons the first says more: where there is no old file, the second is that.
+            over().map_err(|_| source)
+        })
+        .map_err(|source| StateError::Write { path, source })
 }
 
 /// The state as JSON with so many blanks behind it that the file has room for the next one.
@@ -473,6 +509,7 @@ mod tests {
             at: Timestamp::now(),
             timings: Timings::default(),
             warnings: vec![warning],
+            unrecorded: None,
         };
         lock.leave(&serde_json::to_vec(&exit).unwrap()).unwrap();
         drop(lock);

@@ -5,11 +5,15 @@
 //! which asks again and again neither floods the monitor nor the record.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use bulkhead_devices::Fault;
 use serde::{Deserialize, Serialize};
 
 use crate::event::EventSender;
+use crate::monitor::SANDBOX_LOG;
+use crate::state::STATE_FILE;
 
 /// Most warnings that a record keeps. Each takes less than 80 bytes of it, so that together they leave the page that is
 /// set aside for a record (4096 bytes) enough room for the rest; what comes after them is in `sandbox.log` alone.
@@ -51,6 +55,35 @@ impl Warning {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.disk == other.disk
             && std::mem::discriminant(&self.fault) == std::mem::discriminant(&other.fault)
+    }
+}
+
+impl DiskFault {
+    /// That the record of the container in `dir` could not be written for this reason, and what to do.
+    pub fn of_record(&self, dir: &Path) -> String {
+        let record = dir.join(STATE_FILE);
+        let unwritten = format!(
+            "the container's record {} could not be written: {self}",
+            record.display()
+        );
+        let dir = dir.display();
+        match self {
+            Self::OutOfSpace => {
+                format!("{unwritten}; free space in {dir}: it is written as soon as there is room")
+            }
+            Self::Io(_) => format!(
+                "{unwritten}; see {dir}/{SANDBOX_LOG} and the host's kernel log: it is written as soon as that is mended"
+            ),
+        }
+    }
+}
+
+impl From<&io::Error> for DiskFault {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::OutOfSpace,
+            _ => Self::Io(error.raw_os_error().unwrap_or(0)),
+        }
     }
 }
 

@@ -382,3 +382,78 @@ fn a_full_disk_under_a_container_is_told_to_its_user() {
         assert_eq!(b.run(&["ps", "-aq"]).ok().text(), "");
     });
 }
+
+/// Only `sandbox.log` said that an end was not recorded, and it was never recorded afterwards.
+#[test]
+fn an_end_that_cannot_be_recorded_is_told_and_recorded_when_there_is_room() {
+    on_a_small_disk(|b| {
+        let trap = "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done";
+        let state_file = |name: &str| {
+            let directory = b.run(&["inspect", "-f", "{{.Bulkhead.Directory}}", name]);
+            PathBuf::from(directory.ok().text()).join("state.json")
+        };
+        for name in ["stopped", "killed", "waited"] {
+            b.run(&["run", "-d", "--name", name, "busybox", "sh", "-c", trap])
+                .ok();
+            b.wait_for_log(name, "up");
+        }
+        let files = ["stopped", "killed", "waited"].map(state_file);
+        // What a file system that never writes in place does of itself: there is no room for a record any more.
+        for file in &files {
+            std::fs::File::create(file).unwrap();
+        }
+        let filler = fill(b);
+        let [stopped, killed, waited] = &files;
+        let words = |file: &PathBuf| {
+            format!(
+                "WARNING: the container's record {} could not be written: No space left on device; free space in {}",
+                file.display(),
+                file.parent().unwrap().display(),
+            )
+        };
+        b.run(&["stop", "stopped"]).ok().says(&words(stopped));
+        b.run(&["kill", "killed"]).ok().says(&words(killed));
+        let wait = b.command(&["wait", "waited"]).start();
+        b.run(&["kill", "-s", "TERM", "waited"]).ok();
+        let waited_for = wait.finish().ok().says(&words(waited));
+        assert_eq!(waited_for.text(), "5");
+        for (name, code, file) in [("stopped", 5, stopped), ("killed", 137, killed)] {
+            let shown = b.inspect(name);
+            assert_eq!(shown["State"]["ExitCode"], code, "{shown}");
+            // Its disk may have said the same of itself.
+            let warnings = shown["Bulkhead"]["Warnings"].as_array().unwrap();
+            let last = warnings.last().unwrap().as_str().unwrap();
+            assert!(
+                format!("WARNING: {last}").starts_with(&words(file)),
+                "{shown}"
+            );
+            assert_eq!(std::fs::metadata(file).unwrap().len(), 0);
+        }
+
+        std::fs::remove_file(filler).unwrap();
+        b.run(&["ps", "-a"]).ok();
+        for (file, code) in files.iter().zip([5, 137, 5]) {
+            let text = std::fs::read(file).unwrap();
+            let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(record["status"], "exited", "{record}");
+            assert_eq!(record["exit"]["code"], code, "{record}");
+        }
+        let shown = b.inspect("stopped")["Bulkhead"]["Warnings"].to_string();
+        assert!(!shown.contains("state.json"), "{shown}");
+        let quiet = b.run(&["wait", "stopped"]).ok();
+        assert_eq!((quiet.text(), quiet.stderr.as_str()), ("5".to_owned(), ""));
+
+        // A run in the foreground ends with the process's own code.
+        let run = ["run", "--name", "front", "busybox", "sh", "-c", trap];
+        let run = b.command(&run).start();
+        b.wait_for_log("front", "up");
+        let file = state_file("front");
+        std::fs::File::create(&file).unwrap();
+        let filler = fill(b);
+        b.run(&["kill", "-s", "TERM", "front"]).ok();
+        run.finish().expect_code(5).says(&words(&file));
+        std::fs::remove_file(filler).unwrap();
+        b.run(&["start", "front"]).ok();
+        b.run(&["rm", "-f", "front"]).ok();
+    });
+}

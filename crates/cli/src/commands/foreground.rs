@@ -51,7 +51,7 @@ pub fn start_detached(
     if let Some(signal) = starting.given_up_for() {
         return Err(given_up(engine, container, created, signal));
     }
-    warn(&started?);
+    warn(container, &started?);
     Ok(())
 }
 
@@ -197,7 +197,7 @@ impl Attached<'_> {
             return Err(given_up(self.engine, self.container, self.created, signal));
         }
         let started = started?;
-        warn(&started);
+        warn(self.container, &started);
         let launched = match started {
             StartedContainer::Launched(launched) => launched,
             StartedContainer::AlreadyRunning => {
@@ -275,10 +275,7 @@ impl Attached<'_> {
             eprintln!("bulkhead: {error}");
         }
         // With --rm the record is gone; the monitor's own word of the end has them.
-        match exit.warnings.as_slice() {
-            [] => tell(&self.container.run_warnings()),
-            warnings => tell(&self.container.describe_warnings(warnings)),
-        }
+        tell(&self.container.exit_warnings(exit));
         End {
             code: exit.status.code,
             timings: Some(exit.timings),
@@ -341,14 +338,23 @@ pub fn exec(
     }
 }
 
-/// Names the walls that this run has to do without, if any that separates it from other containers.
-pub fn warn(started: &StartedContainer) {
+/// Names the walls that this run has to do without, if any that separates it from other containers, and says where its
+/// record does not know of it.
+pub fn warn(container: &Container, started: &StartedContainer) {
     if let StartedContainer::Launched(launched) = started {
+        if let Some(fault) = launched.started().unrecorded {
+            eprintln!("WARNING: {}", fault.of_record(container.dir()));
+        }
         let weaknesses = launched.started().jail.describe_weaknesses();
         if !weaknesses.is_empty() {
             eprintln!("WARNING: the jail of this container is weakened: {weaknesses}");
         }
     }
+}
+
+/// Says that a container's record does not know how it ended, where that is so.
+pub fn tell_unrecorded(container: &Container) {
+    tell(container.record_warning().as_slice());
 }
 
 /// Says what went wrong around a run that went on.

@@ -3,7 +3,7 @@
 use bulkhead_types::Signal;
 use clap::Args;
 
-use super::several;
+use super::{foreground, several};
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
@@ -32,7 +32,11 @@ impl Execute for Kill {
             .unwrap_or(Signal::KILL);
         let engine = context.engine()?;
         several::each(&self.containers, |name| {
-            engine.kill(&engine.container(name)?, name, signal)?;
+            let container = engine.container(name)?;
+            engine.kill(&container, name, signal)?;
+            if signal == Signal::KILL {
+                foreground::tell_unrecorded(&container);
+            }
             Ok(Some(name.to_owned()))
         })
     }

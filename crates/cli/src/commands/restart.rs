@@ -25,7 +25,8 @@ impl Execute for Restart {
         let options = self.flags.options()?;
         let engine = context.engine()?;
         several::each(&self.flags.containers, |name| {
-            foreground::warn(&engine.restart(&engine.container(name)?, options)?);
+            let container = engine.container(name)?;
+            foreground::warn(&container, &engine.restart(&container, options)?);
             Ok(Some(name.to_owned()))
         })
     }

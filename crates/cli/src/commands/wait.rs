@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::several;
+use super::{foreground, several};
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
@@ -23,7 +23,9 @@ impl Execute for Wait {
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let engine = context.engine()?;
         several::each(&self.containers, |name| {
-            let status = engine.wait(&engine.container(name)?)?;
+            let container = engine.container(name)?;
+            let status = engine.wait(&container)?;
+            foreground::tell_unrecorded(&container);
             Ok(Some(status.code.to_string()))
         })
     }

@@ -59,7 +59,7 @@ impl Engine {
                 "Directory": container.dir,
                 "MonitorPid": state.monitor_pid,
                 "LogBytesLost": state.log_bytes_lost,
-                "Warnings": container.describe_warnings(&state.warnings),
+                "Warnings": container.state_warnings(&state),
                 "Jail": {
                     "Weakened": spec.jail.weakened,
                     "Standing": state.jail.standing,

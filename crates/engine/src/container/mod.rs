@@ -35,10 +35,12 @@ mod sweep;
 mod tests;
 mod warnings;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bulkhead_sandbox::{Client, State, read_state};
+use bulkhead_sandbox::{Client, State, mend_state, read_state};
 use bulkhead_types::{ContainerId, ContainerName};
+use nix::fcntl::FlockArg;
 
 pub use error::ContainerError;
 pub use exec::ExecOptions;
@@ -51,6 +53,8 @@ pub use prune::PruneReport;
 pub use record::{Record, RecordError};
 pub use remove::RemoveOptions;
 pub use security::DeviceMapping;
+
+use crate::root::lock;
 
 /// An existing container: its record, as read once, and the way to what changes.
 #[derive(Debug, Clone)]
@@ -89,9 +93,25 @@ impl Container {
         &self.warnings
     }
 
-    /// The state now: running, exited…, true even after a crash.
+    /// The state now: running, exited…, true even after a crash. An end that its monitor could not record is recorded
+    /// where there is room by now.
     pub fn state(&self) -> Result<State, ContainerError> {
-        read_state(&self.dir).map_err(|source| self.lost(source))
+        let state = read_state(&self.dir).map_err(|source| self.lost(source))?;
+        if state.unrecorded.is_none() {
+            return Ok(state);
+        }
+        Ok(self.mended().unwrap_or(state))
+    }
+
+    /// The state after its record was mended; `None` where that cannot be done now.
+    fn mended(&self) -> Option<State> {
+        // A file of root's would be in the way of the container's owner.
+        if std::fs::metadata(&self.dir).ok()?.uid() != nix::unistd::geteuid().as_raw() {
+            return None;
+        }
+        // Who starts or removes it holds this, and sees to the record itself.
+        let _held = lock(&self.dir, FlockArg::LockExclusiveNonblock).ok()?;
+        mend_state(&self.dir).ok()
     }
 
     /// The sandbox's control socket: signals, resizing, waiting.

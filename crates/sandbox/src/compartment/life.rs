@@ -326,6 +326,7 @@ async fn live(
         at,
         timings: compartment.timings(),
         warnings: Vec::new(),
+        unrecorded: None,
     };
     let log_bytes_lost = log.map_or(0, |log| {
         log.lock()
@@ -393,6 +394,7 @@ async fn start(
         at: Timestamp::now(),
         timings: compartment.timings(),
         jail: JailReport::default(),
+        unrecorded: None,
     })
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bulkhead_jail::JailReport;
 use bulkhead_types::{ExitStatus, GuestText, chain};
@@ -15,7 +16,7 @@ use crate::lock::RunLock;
 use crate::message::{Exit, Started};
 use crate::state::{State, Status, write_state};
 use crate::timings::Timings;
-use crate::warning::{MAX_WARNINGS, Warning};
+use crate::warning::{DiskFault, MAX_WARNINGS, Warning};
 
 /// Behind the identifier of a container that its own monitor removes (`--rm`).
 pub const REMOVED_SUFFIX: &str = ".removed";
@@ -26,12 +27,24 @@ pub(super) const HERE: &str = ".";
 /// it is being restarted. Whoever makes it holds the container's lock, and takes it away before the next start.
 pub const KEEP_FILE: &str = "restarting";
 
+/// How long after a failure the record of a container that runs on is tried again. Each try is a file of a page; who frees
+/// space and looks finds it true a second later.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 pub(super) struct Record {
     state: State,
     auto_remove: bool,
     lock: RunLock,
     /// The container's directory.
     dir: PathBuf,
+    /// The record on disk is older than `state`, and why.
+    unwritten: Option<Unwritten>,
+}
+
+struct Unwritten {
+    fault: DiskFault,
+    /// When it is tried again, if the run still goes on then.
+    again: Instant,
 }
 
 impl Record {
@@ -41,7 +54,24 @@ impl Record {
             auto_remove,
             lock,
             dir: dir.to_owned(),
+            unwritten: None,
         }
+    }
+
+    /// Why the record on disk is not what this was told last, where it is not.
+    pub fn fault(&self) -> Option<DiskFault> {
+        self.unwritten.as_ref().map(|unwritten| unwritten.fault)
+    }
+
+    /// How long until a record that could not be written is to be tried again.
+    pub fn again_in(&self) -> Option<Duration> {
+        let again = self.unwritten.as_ref()?.again;
+        Some(again.saturating_duration_since(Instant::now()))
+    }
+
+    /// Writes what could not be written before.
+    pub fn try_again(&mut self) {
+        self.write(false);
     }
 
     /// Which walls stand around this run.
@@ -125,10 +155,10 @@ impl Record {
             at: Timestamp::now(),
             timings: self.state.timings,
             warnings: self.state.warnings.clone(),
+            unrecorded: None,
         };
-        self.ended(&exit, 0);
         self.state.died_unexpectedly = true;
-        self.keep_unless_removed();
+        self.ended(&exit, 0);
         Some(exit)
     }
 
@@ -159,18 +189,28 @@ impl Record {
         }
     }
 
-    fn keep_unless_removed(&self) {
-        if !self.auto_remove {
+    fn keep_unless_removed(&mut self) {
+        if self.auto_remove {
+            // The record goes with its directory.
+            self.unwritten = None;
+        } else {
             self.write(true);
         }
     }
 
-    fn write(&self, durable: bool) {
-        // On a full disk the old state stays. Who reads it sees by the lock that it is not true any more, and takes the
-        // end from the run's last words; the next start writes it down.
-        if let Err(error) = write_state(&self.dir, &self.state, durable) {
+    fn write(&mut self, durable: bool) {
+        // Where it cannot be written the old state stays. Who reads it sees by the lock that it is not true any more, and
+        // takes the end from the run's last words; the next command writes it down.
+        let Err(error) = write_state(&self.dir, &self.state, durable) else {
+            self.unwritten = None;
+            return;
+        };
+        let fault = error.fault();
+        if self.fault() != Some(fault) {
             tracing::warn!("the state was not recorded: {}", chain(&error));
         }
+        let again = Instant::now() + TRY_AGAIN;
+        self.unwritten = Some(Unwritten { fault, again });
     }
 }
 

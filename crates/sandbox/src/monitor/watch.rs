@@ -25,7 +25,7 @@ use crate::frame;
 use crate::lock::RunLock;
 use crate::message::{Exit, Report};
 use crate::spec::SandboxSpec;
-use crate::state::{STATE_FILE, settle};
+use crate::state::{STATE_FILE, make_room, settle};
 use crate::timings::Timings;
 
 /// The jailed half ends right after its last event; later is a fault.
@@ -56,6 +56,11 @@ pub(super) fn run(
         path: STATE_FILE.to_owned(),
         reason: chain(&e),
     })?;
+    make_room(Path::new(HERE)).map_err(|e| StartFailure::File {
+        what: "state".to_owned(),
+        path: STATE_FILE.to_owned(),
+        reason: chain(&e),
+    })?;
     lock.make_room().map_err(|e| StartFailure::File {
         what: "lock".to_owned(),
         path: crate::lock::LOCK_FILE.to_owned(),
@@ -72,9 +77,7 @@ pub(super) fn run(
         Ok(started) => started,
         Err(failure) => {
             record.failed(&failure, timings);
-            if let Some(unlinked) = record.close(None) {
-                unlinked.remove();
-            }
+            give_up(record, launcher);
             return Err(failure);
         }
     };
@@ -102,11 +105,19 @@ pub(super) fn run(
             Ok(())
         }
         Err(failure) => {
-            if let Some(unlinked) = record.close(None) {
-                unlinked.remove();
-            }
+            give_up(record, launcher);
             Err(failure)
         }
+    }
+}
+
+/// Lets go of a run in which nothing was executed.
+fn give_up(record: Record, launcher: &UnixStream) {
+    if let Some(fault) = record.fault() {
+        let _ = frame::send(launcher, &Report::Unrecorded(fault), &[]);
+    }
+    if let Some(unlinked) = record.close(None) {
+        unlinked.remove();
     }
 }
 
@@ -200,17 +211,22 @@ fn attend(
     }
     let how = reap(pidfd);
     let how = match outcome {
-        Outcome::Ended(exit) => return Ok(exit),
+        Outcome::Ended(mut exit) => {
+            exit.unrecorded = record.fault();
+            return Ok(exit);
+        }
         Outcome::Failed(failure) => return Err(failure),
         Outcome::Silent => how,
         Outcome::Broken(why) => why,
     };
     tracing::error!("the jailed half did not end as it should: {how}");
-    record.died(&how).ok_or_else(|| {
+    let Some(mut exit) = record.died(&how) else {
         let failure = StartFailure::Died { reason: how.into() };
         record.failed(&failure, timings);
-        failure
-    })
+        return Err(failure);
+    };
+    exit.unrecorded = record.fault();
+    Ok(exit)
 }
 
 #[derive(Debug)]
@@ -243,7 +259,12 @@ fn follow(
         if start_left == Some(Duration::ZERO) {
             return broken("it did not say what became of the start");
         }
-        let limit = [start_left, event_left].into_iter().flatten().min();
+        let again = record.again_in();
+        if again == Some(Duration::ZERO) {
+            record.try_again();
+            continue;
+        }
+        let limit = [start_left, event_left, again].into_iter().flatten().min();
         let timeout = limit.map_or(PollTimeout::NONE, |limit| {
             // Rounded up, lest the last millisecond be a busy one.
             PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -270,6 +291,7 @@ fn follow(
                 Event::Started(mut started) if start_until.take().is_some() => {
                     started.jail.clone_from(record.walls());
                     record.started(&started, pid);
+                    started.unrecorded = record.fault();
                     let _ = frame::send(launcher, &Report::Started(started), &[]);
                 }
                 Event::Failed { failure, timings } if start_until.is_some() => {
@@ -319,7 +341,7 @@ mod tests {
     use super::*;
     use crate::event::EventSender;
     use crate::message::Started;
-    use crate::state::{Status, read_state};
+    use crate::state::{Status, TEMPORARY_STATE, mend_state, read_state};
     use crate::warning::{DiskFault, WarnedDisk, Warning};
     use jiff::Timestamp;
     use std::process::Command;
@@ -328,7 +350,13 @@ mod tests {
     fn attend_to(
         play: impl FnOnce(&EventSender) + Send + 'static,
     ) -> (Result<Exit, StartFailure>, crate::State) {
-        let dir = tempfile::tempdir().unwrap();
+        attend_in(&tempfile::tempdir().unwrap(), play)
+    }
+
+    fn attend_in(
+        dir: &tempfile::TempDir,
+        play: impl FnOnce(&EventSender) + Send + 'static,
+    ) -> (Result<Exit, StartFailure>, crate::State) {
         let lock = RunLock::take(dir.path()).unwrap();
         let mut record = Record::new(lock, false, dir.path());
         let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
@@ -349,10 +377,87 @@ mod tests {
             Timings::default(),
         );
         drop(fake.join().unwrap());
-        drop(record);
+        record.close(report.as_ref().ok());
         // Killed, and reaped by the monitor.
         assert!(process.try_wait().is_err());
         (report, read_state(dir.path()).unwrap())
+    }
+
+    /// A directory in which no record can be written, neither anew nor over an old one.
+    fn without_room() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(TEMPORARY_STATE)).unwrap();
+        dir
+    }
+
+    fn ended(code: u8) -> Event {
+        Event::Ended {
+            exit: Exit {
+                status: bulkhead_types::ExitStatus::exited(code),
+                error: None,
+                at: Timestamp::now(),
+                timings: Timings::default(),
+                warnings: Vec::new(),
+                unrecorded: None,
+            },
+            log_bytes_lost: 0,
+        }
+    }
+
+    /// The container counted as never started for as long as it ran, although there was room again.
+    #[test]
+    fn a_record_that_could_not_be_written_is_written_while_the_container_runs() {
+        let dir = without_room();
+        let path = dir.path().to_owned();
+        let (report, _) = attend_in(&dir, move |sender| {
+            sender.send(&started()).unwrap();
+            let status = || read_state(&path).unwrap().status;
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(status(), Status::Created);
+            std::fs::remove_dir(path.join(TEMPORARY_STATE)).unwrap();
+            let until = Instant::now() + Duration::from_secs(30);
+            while status() != Status::Running && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(status(), Status::Running);
+            sender.send(&ended(3)).unwrap();
+        });
+        let exit = report.unwrap();
+        assert_eq!((exit.status.code, exit.unrecorded), (3, None));
+    }
+
+    /// Only `sandbox.log` had it.
+    #[test]
+    fn an_end_that_could_not_be_recorded_is_told_and_mended_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let (report, state) = attend_in(&dir, move |sender| {
+            sender.send(&started()).unwrap();
+            while read_state(&path).unwrap().status != Status::Running {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::fs::create_dir(path.join(TEMPORARY_STATE)).unwrap();
+            // Nor can it be written over.
+            std::fs::rename(path.join(STATE_FILE), path.join("aside")).unwrap();
+            sender.send(&ended(3)).unwrap();
+        });
+        let fault = Some(DiskFault::Io(nix::errno::Errno::EISDIR as i32));
+        assert_eq!(report.unwrap().unrecorded, fault);
+        assert_eq!(state.status, Status::Created, "there is none");
+        std::fs::rename(dir.path().join("aside"), dir.path().join(STATE_FILE)).unwrap();
+        let state = read_state(dir.path()).unwrap();
+        assert_eq!((state.exit.unwrap().code, state.unrecorded), (3, fault));
+
+        // There is room: it is written over the old one.
+        assert_eq!(mend_state(dir.path()).unwrap().unrecorded, None);
+        let bytes = std::fs::read(dir.path().join(STATE_FILE)).unwrap();
+        let written: crate::State = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            (written.status, written.exit.unwrap().code),
+            (Status::Exited, 3)
+        );
+        assert_eq!(written.finished_at, state.finished_at);
+        assert_eq!(read_state(dir.path()).unwrap(), written);
     }
 
     fn started() -> Event {
@@ -362,6 +467,7 @@ mod tests {
             at: Timestamp::now(),
             timings: Timings::default(),
             jail: JailReport::default(),
+            unrecorded: None,
         })
     }
 
@@ -378,22 +484,7 @@ mod tests {
                 "too many",
                 |sender| while sender.packet(&[4, 3, b'x']).is_ok() {},
             ),
-            ("wrong order", |sender| {
-                let exit = Exit {
-                    status: bulkhead_types::ExitStatus::exited(0),
-                    error: None,
-                    at: Timestamp::now(),
-                    timings: Timings::default(),
-                    warnings: Vec::new(),
-                };
-                let log_bytes_lost = 0;
-                sender
-                    .send(&Event::Ended {
-                        exit,
-                        log_bytes_lost,
-                    })
-                    .unwrap();
-            }),
+            ("wrong order", |sender| sender.send(&ended(0)).unwrap()),
         ];
         for (why, play) in plays {
             let (report, state) = attend_to(play);
@@ -460,20 +551,7 @@ mod tests {
                     .send(&Event::Warned(Warning { disk, fault }))
                     .unwrap();
             }
-            let exit = Exit {
-                status: bulkhead_types::ExitStatus::exited(3),
-                error: None,
-                at: Timestamp::now(),
-                timings: Timings::default(),
-                warnings: Vec::new(),
-            };
-            let log_bytes_lost = 0;
-            sender
-                .send(&Event::Ended {
-                    exit,
-                    log_bytes_lost,
-                })
-                .unwrap();
+            sender.send(&ended(3)).unwrap();
         });
         let exit = report.unwrap();
         assert_eq!((exit.status.code, state.died_unexpectedly), (3, false));
