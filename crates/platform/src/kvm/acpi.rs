@@ -251,6 +251,6 @@ mod tests {
         let text = std::fs::read_to_string(place.path().join("dsdt.dsl")).expect("a listing");
         assert!(text.contains("LNRO0005"), "{text}");
         assert!(text.contains("0xD0002000"), "{text}");
-        assert!(text.contains("Name (_S5"), "{text}");
+        assert!(text.contains(r"Name (\_S5"), "{text}");
     }
 }
