@@ -1,6 +1,7 @@
 //! What can go wrong while a jail is built.
 
 use std::io;
+use std::time::Duration;
 
 use crate::report::{JailReport, Wall};
 
@@ -26,6 +27,12 @@ pub enum JailError {
     /// The jailed process ended before its jail was complete.
     #[error("the jailed process ended before its jail was complete")]
     Died,
+    /// The jailed process neither completed its jail nor ended.
+    #[error("the jailed process did not complete its jail within {} seconds, and was killed", .0.as_secs())]
+    Silent(Duration),
+    /// The jailed process reported more than any jail has to report.
+    #[error("the jailed process reported more than {0} bytes, and was killed")]
+    Flood(usize),
     /// The jailed process said what it could not do.
     #[error("the jailed process could not {step}")]
     Inside {

@@ -14,11 +14,14 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
@@ -34,6 +37,13 @@ use crate::vm_root::{self, Reopened, VmRoot, VmRootSpec};
 
 /// The host's name as a jailed process, and with it a user-mode kernel, sees it.
 const HOST_NAME: &str = "bulkhead";
+
+/// How long a jail may take to be completed. It takes less than a millisecond; a host that needs longer than this for it has
+/// no time for a guest either.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Longest report of a jailed process, in bytes: a line of the host's for each of ten walls, and a path (4096). The process
+/// has our own code only, so that more is a fault of ours, or somebody else's code already.
+const MOST_REPORT: usize = 64 << 10;
 
 /// How a sandbox process is jailed.
 #[derive(Debug, Clone, Default)]
@@ -320,13 +330,13 @@ impl SandboxJail {
 }
 
 impl Jailed {
-    /// Waits until the jail is complete (well under a millisecond) and tells which walls stand.
+    /// Waits until the jail is complete (well under a millisecond) and tells which walls stand. A process that does not
+    /// complete it is killed.
     pub fn ready(&self) -> Result<JailReport, JailError> {
-        let mut text = Vec::new();
-        let duplicate = self.reports.try_clone().map_err(JailError::Pipe)?;
-        fs::File::from(duplicate)
-            .read_to_end(&mut text)
-            .map_err(JailError::Pipe)?;
+        let text = read_report(&self.reports, READY_WITHIN).inspect_err(|_| {
+            // One that is gone is what is wanted.
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        })?;
         match serde_json::from_slice(&text) {
             Ok(Message::Ready { report, directory }) => {
                 if let Some(directory) = directory {
@@ -340,6 +350,34 @@ impl Jailed {
                 source: io::Error::from_raw_os_error(errno),
             }),
             Err(_) => Err(JailError::Died),
+        }
+    }
+}
+
+/// All that a jailed process reports, which is complete when it has closed its end.
+fn read_report(pipe: &OwnedFd, within: Duration) -> Result<Vec<u8>, JailError> {
+    let until = Instant::now() + within;
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        // Rounded up, lest the last millisecond be a busy one.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
+            _ if left.is_zero() => return Err(JailError::Silent(within)),
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(e) => return Err(JailError::Pipe(e.into())),
+        }
+        match nix::unistd::read(pipe, &mut chunk) {
+            Ok(0) => return Ok(text),
+            Ok(got) => text.extend_from_slice(chunk.get(..got).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(JailError::Pipe(e.into())),
+        }
+        if text.len() > MOST_REPORT {
+            return Err(JailError::Flood(MOST_REPORT));
         }
     }
 }
@@ -572,5 +610,37 @@ fn failure(error: &JailError) -> Message {
         errno: source
             .and_then(io::Error::raw_os_error)
             .unwrap_or(libc::EIO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The monitor, which is outside of every jail, read without bound and waited without end.
+    #[test]
+    fn a_hostile_report_neither_fills_nor_holds_its_reader() {
+        let soon = Duration::from_millis(50);
+        let (read, write) = pipe().unwrap();
+        sys::write_full(write.as_fd(), b"{\"Ready\":").unwrap();
+        let half = read_report(&read, soon).unwrap_err();
+        assert!(matches!(half, JailError::Silent(_)), "{half}");
+
+        // Without end, and each piece in time.
+        let flood =
+            std::thread::spawn(
+                move || {
+                    while sys::write_full(write.as_fd(), &[b' '; 1000]).is_ok() {}
+                },
+            );
+        let endless = read_report(&read, READY_WITHIN).unwrap_err();
+        assert!(matches!(endless, JailError::Flood(_)), "{endless}");
+        drop(read);
+        flood.join().unwrap();
+
+        let (read, write) = pipe().unwrap();
+        sys::write_full(write.as_fd(), b"all").unwrap();
+        drop(write);
+        assert_eq!(read_report(&read, soon).unwrap(), b"all");
     }
 }

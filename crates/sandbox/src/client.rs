@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
@@ -20,7 +19,7 @@ use bulkhead_types::{ExitStatus, ProcessSpec, Signal, TerminalSize};
 use jiff::Timestamp;
 
 use crate::failure::StartFailure;
-use crate::frame::{self, FrameError};
+use crate::frame::{self, FrameError, readable};
 use crate::lock::LockWatch;
 use crate::message::{
     AttachOptions, Call, ControlError, Exit, Further, Pong, Reply, Request, Stdio,
@@ -38,6 +37,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const EXEC_WITHIN: Duration = Duration::from_secs(45);
 /// Who waits for a long answer asks so often whether the sandbox is still there.
 const PULSE: Duration = Duration::from_secs(10);
+/// Most that is said on an attachment before its end: that it is attached, and that output was cut. More is noise, and not
+/// listened to.
+const BEFORE_END: usize = 2;
 /// So long a sandbox may be there without listening: it prepares its jail, or takes its last steps.
 const ABSENT_WITHIN: Duration = Duration::from_secs(30);
 /// How often a sandbox that is just about to listen, or to go, is looked for.
@@ -131,14 +133,10 @@ impl Client {
     pub fn answers(&self, limit: Duration) -> bool {
         let ask = || -> Result<(), ClientError> {
             let socket = self.connect()?;
-            socket
-                .set_read_timeout(Some(limit))
-                .map_err(ClientError::Connect)?;
             let call = Call::new(Request::Ping);
             frame::send(&socket, &call, &[])?;
             // Whatever it says: one of another version refuses, and lives.
-            frame::receive::<Reply>(&socket)?;
-            Ok(())
+            receive_within(&socket, limit).map(drop)
         };
         ask().is_ok()
     }
@@ -252,7 +250,14 @@ impl Client {
             Ok(exit) => Ok(exit),
             Err(ClientError::NotRunning) => Err(ClientError::NotRunning),
             Err(error) => {
-                let silent = matches!(error, ClientError::Silent(_) | ClientError::Lingering);
+                // What talks nonsense does not react either.
+                let silent = matches!(
+                    error,
+                    ClientError::Silent(_)
+                        | ClientError::Lingering
+                        | ClientError::Frame(_)
+                        | ClientError::Unexpected(_)
+                );
                 // A kill is a kill whatever the sandbox says, for example that it speaks another version.
                 if signal == Signal::KILL || silent && timeout.is_some() {
                     self.kill_sandbox(&watch).map_err(|_| error)
@@ -305,7 +310,7 @@ impl Client {
         let mut absent = Duration::ZERO;
         let answered = loop {
             let asked = self.ask(request()).and_then(|socket| {
-                while !readable(&socket, PULSE)? {
+                while !readable(&socket, PULSE).map_err(FrameError::Io)? {
                     still_there(self)?;
                 }
                 receive_within(&socket, ANSWER_WITHIN)
@@ -314,7 +319,7 @@ impl Client {
                 Ok(Reply::Ended(exit)) => break Some(exit),
                 Ok(Reply::Error(e)) => return Err(e.into()),
                 Ok(_) => return Err(ClientError::Unexpected("to wait")),
-                Err(ClientError::Frame(_)) => break None,
+                Err(ClientError::Frame(FrameError::Closed | FrameError::Io(_))) => break None,
                 // A run that has just begun does not listen yet, one that ends does not listen any more.
                 Err(ClientError::NotRunning) => {
                     if watch.wait_free(Some(LOOK)).map_err(ClientError::Lock)? {
@@ -392,36 +397,19 @@ impl Client {
     }
 }
 
-/// A frame that comes within a time, if only its beginning does: nobody sends half a frame and sleeps.
+/// A frame whose beginning comes within a time, and its rest within as much again.
 fn receive_within(socket: &UnixStream, within: Duration) -> Result<Reply, ClientError> {
-    if !readable(socket, within)? {
+    if !readable(socket, within).map_err(FrameError::Io)? {
         return Err(ClientError::Silent(within));
     }
-    let limit = |time| socket.set_read_timeout(time).map_err(FrameError::Io);
-    limit(Some(within))?;
-    let reply = frame::receive(socket).map_err(silence(within))?.0;
-    limit(None)?;
-    Ok(reply)
-}
-
-/// Waits until there is something to read, or the connection's end.
-fn readable(socket: &UnixStream, within: Duration) -> Result<bool, ClientError> {
-    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
-    loop {
-        match poll(
-            &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        ) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::EINTR) => {}
-            Err(e) => return Err(FrameError::Io(e.into()).into()),
-        }
-    }
+    let received = frame::receive_within(socket, within);
+    Ok(received.map_err(silence(within))?.0)
 }
 
 fn silence(within: Duration) -> impl Fn(FrameError) -> ClientError {
     move |error| match error {
         FrameError::Io(e) if e.kind() == io::ErrorKind::WouldBlock => ClientError::Silent(within),
+        FrameError::Unfinished(_) => ClientError::Silent(within),
         other => other.into(),
     }
 }
@@ -511,8 +499,11 @@ impl Attachment {
 
     /// Takes what was said before the end, which was heard from elsewhere.
     pub(crate) fn hear_out(&self) {
-        while readable(&self.socket, Duration::ZERO).unwrap_or(false) {
-            match frame::receive(&self.socket) {
+        for _ in 0..BEFORE_END {
+            if !readable(&self.socket, Duration::ZERO).unwrap_or(false) {
+                return;
+            }
+            match frame::receive_within(&self.socket, PULSE) {
                 Ok((Reply::Cut, _)) => self.cut.store(true, Ordering::SeqCst),
                 Ok((Reply::Attached, _)) => {}
                 _ => return,
@@ -635,5 +626,36 @@ fn widen_pipes(stdio: &Stdio) {
     const WIDE: i32 = 1 << 20;
     for fd in [&stdio.stdout, &stdio.stderr].into_iter().flatten() {
         let _ = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETPIPE_SZ(WIDE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::lock::RunLock;
+
+    /// It counted as a sandbox that had ended and did not go.
+    #[test]
+    fn what_talks_nonsense_is_named_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = RunLock::take(dir.path()).unwrap();
+        let listener = UnixListener::bind(dir.path().join(CONTROL_SOCKET)).unwrap();
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let _ = socket.read(&mut [0; 4096]);
+                let _ = socket.write_all(&[0xff; 4]);
+            }
+        });
+        let client = Client::open(dir.path()).unwrap();
+        let refused = client.wait().unwrap_err();
+        assert!(
+            matches!(refused, ClientError::Frame(FrameError::TooLong { .. })),
+            "{refused:?}"
+        );
+        assert!(!client.answers(Duration::from_secs(1)));
     }
 }

@@ -2,19 +2,28 @@
 //! length, then that many bytes of JSON. Descriptors (`SCM_RIGHTS`) travel with a frame's first byte.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest body of a frame: a process's arguments and environment (2 MiB, execve(2)), escaped.
-pub(crate) const MAX_BODY: usize = 16 << 20;
 /// Most descriptors with one frame.
 pub(crate) const MAX_FDS: usize = 4;
 const HEADER: usize = 4;
+/// How long the rest of a frame may take once its beginning is there. A frame is written with one call: later is a peer that
+/// is suspended, or one that means to hold up whoever reads.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a frame's body is.
+pub(crate) trait Message {
+    /// Longest body in bytes. A longer one is neither sent nor read: who announces it is not believed.
+    const MOST: usize;
+}
 
 /// A frame cannot be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +35,19 @@ pub enum FrameError {
     #[error("transfer frame")]
     Io(#[from] io::Error),
     /// The frame is longer than any valid one.
-    #[error("frame of {0} bytes is too long")]
-    TooLong(usize),
+    #[error("frame of {length} bytes is too long: a valid one has {most} at most")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// The bound of its kind.
+        most: usize,
+    },
+    /// The frame came with more descriptors than any valid one.
+    #[error("frame came with more than {MAX_FDS} descriptors")]
+    Descriptors,
+    /// The peer began a frame and stopped.
+    #[error("frame was begun and not finished within {} seconds", .0.as_secs())]
+    Unfinished(Duration),
     /// The body is not what was expected.
     #[error("decode frame")]
     Decode(#[source] serde_json::Error),
@@ -37,14 +57,15 @@ pub enum FrameError {
 }
 
 /// A value as a frame, ready to be written.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
+pub(crate) fn encode<T: Serialize + Message>(value: &T) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; HEADER];
     serde_json::to_writer(&mut bytes, value).map_err(FrameError::Encode)?;
     let length = bytes.len() - HEADER;
+    let most = T::MOST;
     let word = u32::try_from(length)
         .ok()
-        .filter(|_| length <= MAX_BODY)
-        .ok_or(FrameError::TooLong(length))?;
+        .filter(|_| length <= most)
+        .ok_or(FrameError::TooLong { length, most })?;
     if let Some(header) = bytes.first_chunk_mut::<HEADER>() {
         *header = word.to_le_bytes();
     }
@@ -57,17 +78,18 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> 
 }
 
 /// The body length that a header announces.
-pub(crate) fn body_length(header: [u8; HEADER]) -> Result<usize, FrameError> {
+pub(crate) fn body_length<T: Message>(header: [u8; HEADER]) -> Result<usize, FrameError> {
     let length = u32::from_le_bytes(header) as usize;
-    if length > MAX_BODY {
-        Err(FrameError::TooLong(length))
+    let most = T::MOST;
+    if length > most {
+        Err(FrameError::TooLong { length, most })
     } else {
         Ok(length)
     }
 }
 
 /// Sends a frame, and `fds` with it.
-pub(crate) fn send<T: Serialize>(
+pub(crate) fn send<T: Serialize + Message>(
     mut socket: &UnixStream,
     value: &T,
     fds: &[BorrowedFd<'_>],
@@ -96,9 +118,17 @@ pub(crate) fn send<T: Serialize>(
     Ok(())
 }
 
-/// Receives a frame and the descriptors that came with it.
-pub(crate) fn receive<T: DeserializeOwned>(
-    mut socket: &UnixStream,
+/// Waits for a frame, and receives it and the descriptors that came with it.
+pub(crate) fn receive<T: DeserializeOwned + Message>(
+    socket: &UnixStream,
+) -> Result<(T, Vec<OwnedFd>), FrameError> {
+    receive_within(socket, COMPLETE_WITHIN)
+}
+
+/// As [`receive`], with another time for what follows the frame's beginning.
+pub(crate) fn receive_within<T: DeserializeOwned + Message>(
+    socket: &UnixStream,
+    within: Duration,
 ) -> Result<(T, Vec<OwnedFd>), FrameError> {
     let mut header = [0; HEADER];
     let mut fds = Vec::new();
@@ -111,12 +141,54 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if got == 0 {
         return Err(FrameError::Closed);
     }
-    if let Some(rest) = header.get_mut(got..) {
-        socket.read_exact(rest)?;
-    }
-    let mut body = vec![0; body_length(header)?];
-    socket.read_exact(&mut body)?;
+    let until = Instant::now() + within;
+    let late = |filled: bool| {
+        if filled {
+            Ok(())
+        } else {
+            Err(FrameError::Unfinished(within))
+        }
+    };
+    late(fill(
+        socket,
+        header.get_mut(got..).unwrap_or_default(),
+        until,
+    )?)?;
+    let mut body = vec![0; body_length::<T>(header)?];
+    late(fill(socket, &mut body, until)?)?;
     Ok((decode(&body)?, fds))
+}
+
+/// Reads until the buffer is full; `false` when it is not at that time.
+fn fill(mut socket: &UnixStream, mut buffer: &mut [u8], until: Instant) -> io::Result<bool> {
+    while !buffer.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !readable(socket, left)? {
+            return Ok(false);
+        }
+        match socket.read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => buffer = buffer.get_mut(got..).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Waits until there is something to read, or the connection's end.
+pub(crate) fn readable(socket: &UnixStream, within: Duration) -> io::Result<bool> {
+    // Rounded up, lest the last millisecond be a busy one.
+    let timeout = PollTimeout::try_from(within + Duration::from_millis(1));
+    let timeout = timeout.unwrap_or(PollTimeout::MAX);
+    loop {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// One recvmsg(2): bytes into `buffer`, descriptors (close-on-exec) into `fds`.
@@ -150,7 +222,14 @@ pub(crate) fn receive_with_fds(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+
+    impl Message for String {
+        const MOST: usize = 1 << 20;
+    }
+
+    impl Message for &str {
+        const MOST: usize = 1 << 20;
+    }
 
     #[test]
     fn values_and_descriptors_arrive_together() {
@@ -171,11 +250,65 @@ mod tests {
         assert_eq!((long.len(), fds.len()), (100_000, 0));
     }
 
+    /// A sandbox that was broken into made a client take 16 MiB for an answer of a word, and held it for ever by half of one.
+    #[test]
+    fn a_hostile_peer_neither_fills_nor_holds_whoever_reads() {
+        use crate::message::Reply;
+        // One byte more than any reply has: refused before a byte of it is read.
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let length = u32::try_from(Reply::MOST + 1).unwrap();
+        a.write_all(&length.to_le_bytes()).unwrap();
+        let refused = receive::<Reply>(&b).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            format!(
+                "frame of {length} bytes is too long: a valid one has {} at most",
+                Reply::MOST
+            )
+        );
+
+        // Half a header, and half a body: both ends stay open.
+        let soon = Duration::from_millis(50);
+        for half in [&[9, 0][..], &[9, 0, 0, 0, b'"'][..]] {
+            let (mut a, b) = UnixStream::pair().unwrap();
+            a.write_all(half).unwrap();
+            let refused = receive_within::<Reply>(&b, soon);
+            assert!(
+                matches!(refused, Err(FrameError::Unfinished(_))),
+                "{refused:?}"
+            );
+        }
+
+        // One that never ends: each byte comes in time, the frame does not.
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let drip = std::thread::spawn(move || {
+            a.write_all(&[255, 0, 0, 0])?;
+            loop {
+                a.write_all(b" ")?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            #[allow(unreachable_code)]
+            io::Result::Ok(())
+        });
+        let began = Instant::now();
+        let refused = receive_within::<Reply>(&b, soon);
+        assert!(
+            matches!(refused, Err(FrameError::Unfinished(_))),
+            "{refused:?}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(1));
+        drop(b);
+        drip.join().unwrap().unwrap_err();
+    }
+
     #[test]
     fn garbage_is_an_error_and_never_an_allocation() {
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(&[0xff; 64]).unwrap();
-        assert!(matches!(receive::<String>(&b), Err(FrameError::TooLong(_))));
+        assert!(matches!(
+            receive::<String>(&b),
+            Err(FrameError::TooLong { .. })
+        ));
 
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(&[3, 0, 0, 0, b'{', b'{', b'{']).unwrap();

@@ -10,9 +10,39 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::StartFailure;
+use crate::frame::Message;
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
 use crate::warning::{DiskFault, Warning};
+
+/// Longest order of a caller to a sandbox, in bytes: the arguments and environment of a process (2 MiB, execve(2)), escaped.
+const MOST_ORDER: usize = 16 << 20;
+/// Longest word of a sandbox to its caller, in bytes. The longest is an error of a guest, of 32 lines of 5 KiB at most
+/// ([`GuestText`]), which escaped has twice that: 320 KiB. A sandbox that announces more was broken into, and its caller says
+/// that it talks nonsense.
+const MOST_ANSWER: usize = 1 << 20;
+/// Longest word to a sandbox on the connection of an attachment, in bytes: a signal or a terminal's size is less than 100.
+const MOST_FURTHER: usize = 1 << 10;
+
+impl Message for Launch {
+    const MOST: usize = MOST_ORDER;
+}
+
+impl Message for Call {
+    const MOST: usize = MOST_ORDER;
+}
+
+impl Message for Further {
+    const MOST: usize = MOST_FURTHER;
+}
+
+impl Message for Reply {
+    const MOST: usize = MOST_ANSWER;
+}
+
+impl Message for Report {
+    const MOST: usize = MOST_ANSWER;
+}
 
 /// Newest version of everything in this module that this program speaks.
 pub(crate) const VERSION: u32 = 1;

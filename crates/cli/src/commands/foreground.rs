@@ -7,7 +7,9 @@ use bulkhead_engine::{
     Container, Engine, ErrorKind, ExecOptions, RemoveOptions, StartOptions, StartedContainer,
     StopOptions, parse_detach_keys,
 };
-use bulkhead_sandbox::{AttachEnd, AttachOptions, Client, Exec, ExecEnd, Exit, Timings};
+use bulkhead_sandbox::{
+    AttachEnd, AttachOptions, Client, Exec, ExecEnd, Exit, LaunchError, Timings,
+};
 use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
 use crate::error::{CliError, report};
@@ -208,7 +210,7 @@ impl Attached<'_> {
         let mode = ready.connect(process, false)?;
         let end = launched.wait();
         drop(mode);
-        match end.map_err(CliError::from)? {
+        match end.map_err(|error| self.lost_touch(error))? {
             AttachEnd::Exited(exit) => {
                 let cut = launched.attachment().is_some_and(|a| a.was_cut());
                 Ok(self.ended(&exit, cut))
@@ -230,7 +232,7 @@ impl Attached<'_> {
         let mode = ready.connect(process, redraw)?;
         let end = attachment.wait();
         drop(mode);
-        match end? {
+        match end.map_err(|error| self.lost_touch(error.into()))? {
             AttachEnd::Exited(exit) => {
                 // Its directory may be on its way out; the next command must not find it half gone.
                 self.engine.wait(self.container).ok();
@@ -240,6 +242,16 @@ impl Attached<'_> {
             AttachEnd::OutputGone => Err(CliError::OutputGone),
             AttachEnd::Lost => self.lost(),
         }
+    }
+
+    /// The sandbox talks nonsense, or cannot be watched: which one.
+    fn lost_touch(&self, error: LaunchError) -> CliError {
+        let source = match error {
+            LaunchError::Client(source) => source,
+            LaunchError::Frame(source) => source.into(),
+            other => return other.into(),
+        };
+        bulkhead_engine::Error::from(self.container.sandbox_error(source)).into()
     }
 
     /// Keys are keys on a terminal only: elsewhere the same bytes are data.
@@ -326,7 +338,8 @@ pub fn exec(
     let mode = ready.connect(process.clone(), false)?;
     let end = process.wait();
     drop(mode);
-    match end? {
+    let lost_touch = |error| bulkhead_engine::Error::from(container.sandbox_error(error));
+    match end.map_err(lost_touch)? {
         ExecEnd::Exited(status) => {
             if process.was_cut() {
                 eprintln!("{CUT}");

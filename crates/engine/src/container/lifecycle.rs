@@ -143,11 +143,7 @@ impl Engine {
         match stop(&container.client()?, signal, timeout) {
             Ok(exit) => Ok(Some(exit.status)),
             Err(ClientError::NotRunning) => Ok(None),
-            Err(source) => Err(ContainerError::Client {
-                id: container.id().clone(),
-                source,
-            }
-            .into()),
+            Err(source) => Err(container.sandbox_error(source).into()),
         }
     }
 
@@ -207,13 +203,7 @@ impl Engine {
             ) => {
                 return Err(not_running().into());
             }
-            Err(source) => {
-                return Err(ContainerError::Client {
-                    id: id.clone(),
-                    source,
-                }
-                .into());
-            }
+            Err(source) => return Err(container.sandbox_error(source).into()),
         }
         Ok(())
     }
@@ -227,11 +217,7 @@ impl Engine {
             Err(ClientError::NotRunning) => {
                 Ok(container.state()?.exit.unwrap_or(ExitStatus::exited(0)))
             }
-            Err(source) => Err(ContainerError::Client {
-                id: container.id().clone(),
-                source,
-            }
-            .into()),
+            Err(source) => Err(container.sandbox_error(source).into()),
         }
     }
 

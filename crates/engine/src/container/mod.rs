@@ -38,7 +38,7 @@ mod warnings;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bulkhead_sandbox::{Client, State, mend_state, read_state};
+use bulkhead_sandbox::{Client, ClientError, State, mend_state, read_state};
 use bulkhead_types::{ContainerId, ContainerName};
 use nix::fcntl::FlockArg;
 
@@ -114,12 +114,17 @@ impl Container {
         mend_state(&self.dir).ok()
     }
 
-    /// The sandbox's control socket: signals, resizing, waiting.
-    pub fn client(&self) -> Result<Client, ContainerError> {
-        Client::open(&self.dir).map_err(|source| ContainerError::Client {
+    /// What went wrong with its sandbox, with its name.
+    pub fn sandbox_error(&self, source: ClientError) -> ContainerError {
+        ContainerError::Client {
             id: self.id().clone(),
             source,
-        })
+        }
+    }
+
+    /// The sandbox's control socket: signals, resizing, waiting.
+    pub fn client(&self) -> Result<Client, ContainerError> {
+        Client::open(&self.dir).map_err(|source| self.sandbox_error(source))
     }
 
     /// A state error, or the plain fact that the container is gone.

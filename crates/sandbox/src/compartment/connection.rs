@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use crate::frame::{self, FrameError, MAX_FDS};
+use crate::frame::{self, FrameError, MAX_FDS, Message};
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -28,9 +28,11 @@ impl Connection {
     }
 
     /// The next frame and the descriptors that came with it.
-    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>), FrameError> {
+    pub async fn receive<T: DeserializeOwned + Message>(
+        &mut self,
+    ) -> Result<(T, Vec<OwnedFd>), FrameError> {
         loop {
-            if let Some(body) = self.take_body()? {
+            if let Some(body) = self.take_body::<T>()? {
                 return Ok((frame::decode(&body)?, std::mem::take(&mut self.fds)));
             }
             let mut chunk = [0; 4096];
@@ -51,22 +53,22 @@ impl Connection {
                 return Err(error);
             }
             if self.fds.len() > MAX_FDS {
-                return Err(FrameError::TooLong(self.fds.len()));
+                return Err(FrameError::Descriptors);
             }
             self.received
                 .extend_from_slice(chunk.get(..got).unwrap_or_default());
         }
     }
 
-    pub async fn send<T: Serialize>(&mut self, value: &T) -> Result<(), FrameError> {
+    pub async fn send<T: Serialize + Message>(&mut self, value: &T) -> Result<(), FrameError> {
         Ok(self.stream.write_all(&frame::encode(value)?).await?)
     }
 
-    fn take_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+    fn take_body<T: Message>(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let Some((header, rest)) = self.received.split_first_chunk::<4>() else {
             return Ok(None);
         };
-        let length = frame::body_length(*header)?;
+        let length = frame::body_length::<T>(*header)?;
         let Some(body) = rest.get(..length) else {
             return Ok(None);
         };
