@@ -108,6 +108,54 @@ each_user! {
         expect_nothing_half_done(b);
     }
 
+    a_restart_that_boots_is_given_up(b) {
+        for rm in [false, true] {
+            let mut run = vec!["run", "-d", "--name", "again"];
+            run.extend(rm.then_some("--rm"));
+            run.extend(["busybox", "sleep", "1000"]);
+            b.run(&run).ok();
+            let before = b.inspect("again")["State"]["Pid"].clone();
+            let mut command = b.process(&["restart", "-t", "0", "again"]);
+            command.env(MUTE_AGENT.0, MUTE_AGENT.1);
+            let mut restart = start(command);
+            assert!(wait_until(SOON, || !Path::new(&format!("/proc/{before}")).exists()));
+            wait_for_boot(b);
+            signal(&restart, libc::SIGINT);
+            assert_eq!(code(&mut restart), 130);
+            if rm {
+                b.run(&["inspect", "again"]).expect_code(1);
+            } else {
+                assert_eq!(b.inspect("again")["State"]["Running"], false);
+                b.run(&["start", "again"]).ok();
+                b.run(&["rm", "-f", "again"]).ok();
+            }
+            expect_nothing_half_done(b);
+        }
+    }
+
+    a_restart_that_waits_for_the_end_is_a_stop_from_then_on(b) {
+        for rm in [false, true] {
+            let mut run = vec!["run", "-d", "--name", "slow"];
+            run.extend(rm.then_some("--rm"));
+            let script = "trap 'sleep 3; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+            run.extend(["busybox", "sh", "-c", script]);
+            b.run(&run).ok();
+            b.wait_for_log("slow", "up");
+            let mut restart = start(b.process(&["restart", "-t", "100", "slow"]));
+            std::thread::sleep(Duration::from_secs(1));
+            signal(&restart, libc::SIGINT);
+            assert_eq!(code(&mut restart), 130);
+            assert!(wait_until(SOON, || sandbox_processes(&b.root()).is_empty()), "it runs on");
+            if rm {
+                b.run(&["inspect", "slow"]).expect_code(1);
+            } else {
+                assert_eq!(b.inspect("slow")["State"]["ExitCode"], 0);
+                b.run(&["rm", "slow"]).ok();
+            }
+            expect_nothing_half_done(b);
+        }
+    }
+
     a_key_gives_up_a_boot_on_a_terminal(b) {
         let mut command = b.process(&["run", "--rm", "-it", "busybox", "sh"]);
         command.env(MUTE_AGENT.0, MUTE_AGENT.1);

@@ -57,6 +57,28 @@ pub fn start_detached(
     Ok(())
 }
 
+/// Ends a container and starts it again. A signal that asks for the end leaves the stop to itself, as with `stop`, and
+/// gives the start up.
+pub fn restart(
+    engine: &Engine,
+    container: &Container,
+    options: StopOptions,
+) -> Result<(), CliError> {
+    let client = container.client().map_err(bulkhead_engine::Error::from)?;
+    // Until the start: an end in between must not leave word that the container is to stay.
+    terminal::take_back(engine.root()).map_err(CliError::stream(CATCH))?;
+    let mut starting = None;
+    let started = engine.restart(container, options, || {
+        starting = Some(terminal::starting(client));
+    });
+    let starting = starting.transpose().map_err(CliError::stream(CATCH))?;
+    if let Some(signal) = starting.and_then(|starting| starting.given_up_for()) {
+        return Err(given_up(engine, container, false, signal));
+    }
+    warn(container, &started?);
+    Ok(())
+}
+
 /// Sees to it that a start which was given up leaves nothing, also where the process ran a moment before.
 fn given_up(
     engine: &Engine,

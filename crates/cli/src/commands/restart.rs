@@ -25,8 +25,7 @@ impl Execute for Restart {
         let options = self.flags.options()?;
         let engine = context.engine()?;
         several::each(&self.flags.containers, |name| {
-            let container = engine.container(name)?;
-            foreground::warn(&container, &engine.restart(&container, options)?);
+            foreground::restart(engine, &engine.container(name)?, options)?;
             Ok(Some(name.to_owned()))
         })
     }

@@ -155,11 +155,13 @@ impl Engine {
         }
     }
 
-    /// Stops and starts again, detached. A container with `--rm` is not removed by this end, only by the next.
+    /// Stops and starts again, detached; `between` is called when it has ended. A container with `--rm` is not removed by
+    /// this end, only by the next.
     pub fn restart(
         &self,
         container: &Container,
         options: StopOptions,
+        between: impl FnOnce(),
     ) -> Result<StartedContainer, Error> {
         // From here on nobody else starts or removes it, nor a sweep takes it for a leftover.
         let held = lock_container(container.id(), &container.dir)?;
@@ -171,6 +173,7 @@ impl Engine {
             let _ = fs::remove_file(&keep);
             return Err(error);
         }
+        between();
         self.start_locked(container, StartOptions::default(), held)
     }
 

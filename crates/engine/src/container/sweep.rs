@@ -6,13 +6,15 @@
 
 use std::fs;
 
-use bulkhead_sandbox::Status;
+use bulkhead_sandbox::{KEEP_FILE, Status};
 use bulkhead_types::ContainerId;
+use nix::fcntl::FlockArg;
 
-use super::remove::discard;
+use super::remove::{discard, runs};
 use super::{Container, record};
 use crate::Engine;
 use crate::error::Error;
+use crate::root::lock;
 
 impl Engine {
     /// Removes leftovers; returns how many directories went. Skips what another process is
@@ -26,6 +28,9 @@ impl Engine {
         let mut removed = self.sweep_unfinished()?;
         let mut containers = self.containers()?;
         let mut failure = None;
+        for container in &containers {
+            forget_restart(container);
+        }
         containers.retain(|container| {
             let dead = container.record.host.auto_remove
                 && container
@@ -83,5 +88,18 @@ impl Engine {
             }
         }
         failure.map_or(Ok(removed), |error| Err(error.into()))
+    }
+}
+
+/// A restart that was ended in the middle left word that this end is no reason to remove the container. The one who restarts
+/// holds the container's lock.
+fn forget_restart(container: &Container) {
+    let keep = container.dir.join(KEEP_FILE);
+    if !keep.exists() || !runs(container.id(), &container.dir).unwrap_or(false) {
+        return;
+    }
+    if let Ok(_nobody_restarts) = lock(&container.dir, FlockArg::LockExclusiveNonblock) {
+        // Where it stays, the container is removed by a later sweep.
+        let _ = fs::remove_file(&keep);
     }
 }
