@@ -8,6 +8,7 @@ use bulkhead_image::{
     ArchiveError, ErrorKind, Image, ImportOptions, LoadFrom, LoadOptions, Quiet, StoreError,
     import, load,
 };
+use bulkhead_types::chain;
 use serde_json::json;
 use support::Scratch;
 use support::fixture::{Fixture, OCI_INDEX, OCI_MANIFEST, digest, gzip, tar};
@@ -19,17 +20,6 @@ fn load_bytes(scratch: &Scratch, bytes: &[u8]) -> Result<Vec<Image>, ArchiveErro
         &LoadOptions::default(),
         &Quiet,
     )
-}
-
-/// An error with its causes, as a user sees it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }
 
 fn nothing_is_left(scratch: &Scratch, what: &str) {

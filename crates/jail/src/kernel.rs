@@ -219,20 +219,10 @@ impl KernelCommand<'_> {
         if !walls.contains(&Wall::EmptyRoot) {
             programs.extend(&self.libraries);
         }
-        let ruleset = match landlock::ruleset(&[directory.as_fd()], &programs, true) {
-            Ok(Some(ruleset)) => {
-                report.up(Wall::Landlock);
-                Some(ruleset)
-            }
-            Ok(None) => {
-                report.down(Wall::Landlock, "the host's kernel has none");
-                None
-            }
-            Err(error) => {
-                report.down(Wall::Landlock, error.to_string());
-                None
-            }
-        };
+        let ruleset = landlock::reported(
+            landlock::ruleset(&[directory.as_fd()], &programs, true),
+            &mut report,
+        );
         report.up(Wall::Seccomp);
         let (go_read, go_write) = pipe()?;
         let (handshake, handshake_write) = sys::message_pair().map_err(JailError::Pipe)?;

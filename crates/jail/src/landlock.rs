@@ -9,6 +9,7 @@ use landlock::{
     RulesetCreatedAttr, Scope,
 };
 
+use crate::report::{JailReport, Wall};
 use crate::sys;
 
 /// The newest version whose rights we name; older kernels get what they know (best effort).
@@ -49,4 +50,20 @@ pub(crate) fn ruleset(
         Ok(ruleset.into())
     };
     build().map_err(io::Error::other)
+}
+
+/// The rule set that was built, if one was; what became of the wall is noted in `report`.
+pub(crate) fn reported(
+    built: io::Result<Option<OwnedFd>>,
+    report: &mut JailReport,
+) -> Option<OwnedFd> {
+    match built {
+        Ok(Some(ruleset)) => {
+            report.up(Wall::Landlock);
+            return Some(ruleset);
+        }
+        Ok(None) => report.down(Wall::Landlock, "the host's kernel has none"),
+        Err(error) => report.down(Wall::Landlock, error.to_string()),
+    }
+    None
 }

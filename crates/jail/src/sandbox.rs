@@ -288,20 +288,7 @@ impl SandboxJail {
             }
             _ => landlock::ruleset(&[], &[], false),
         };
-        let ruleset = match ruleset {
-            Ok(Some(ruleset)) => {
-                report.up(Wall::Landlock);
-                Some(ruleset)
-            }
-            Ok(None) => {
-                report.down(Wall::Landlock, "the host's kernel has none");
-                None
-            }
-            Err(error) => {
-                report.down(Wall::Landlock, error.to_string());
-                None
-            }
-        };
+        let ruleset = landlock::reported(ruleset, &mut report);
         report.up(Wall::Seccomp);
         // Signals to, and files and sockets of, its user's other processes: something must keep it from them.
         let separated = report.stands(Wall::EmptyRoot) || report.stands(Wall::DedicatedUid);

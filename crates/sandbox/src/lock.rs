@@ -61,6 +61,17 @@ impl AsRawFd for Alive {
     }
 }
 
+/// Opens the monitor's file, made where it is missing.
+fn open_lock(dir: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join(LOCK_FILE))
+}
+
 /// Opens the file, made where it is missing: the second descriptor is for reading in any case.
 fn open_alive(dir: &Path) -> io::Result<File> {
     let path = dir.join(ALIVE_FILE);
@@ -88,14 +99,7 @@ impl RunLock {
     }
 
     fn take_within(dir: &Path, dying: Duration) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(dir.join(LOCK_FILE))?;
+        let file = open_lock(dir)?;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&request(libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -160,15 +164,8 @@ impl LockWatch {
     /// As [`LockWatch::open`], but before the first run has made the file: a run may be over, and its
     /// directory removed, before whoever launched it looks again.
     pub fn prepare(dir: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join(LOCK_FILE))?;
         Ok(Self {
-            files: vec![file, open_alive(dir)?],
+            files: vec![open_lock(dir)?, open_alive(dir)?],
         })
     }
 

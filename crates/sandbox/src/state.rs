@@ -1,8 +1,8 @@
 //! A container's recorded state. The monitor alone writes it, atomically; everyone may read it, and
 //! reading compares it with the lock, because a monitor that was killed cannot write its last words.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -14,14 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::lock::{self, LockWatch};
 use crate::message::Exit;
+use crate::replace::replace_file;
 use crate::timings::Timings;
 use crate::warning::{DiskFault, Warning};
 
 /// Name of the state file in a container's directory.
 pub const STATE_FILE: &str = "state.json";
-
-/// Name of the file before it is complete.
-pub(crate) const TEMPORARY_STATE: &str = "state.json.new";
 
 /// Format of the file. A file without a version has version 1.
 const VERSION: u32 = 1;
@@ -375,20 +373,7 @@ fn read_file(dir: &Path) -> Result<Recorded, StateError> {
 /// true.
 pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<(), StateError> {
     let path = dir.join(STATE_FILE);
-    let temporary = dir.join(TEMPORARY_STATE);
-    let anew = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&padded(state)?)?;
-        if durable {
-            file.sync_data()?;
-        }
-        drop(file);
-        fs::rename(&temporary, &path)?;
-        if durable {
-            File::open(dir)?.sync_all()?;
-        }
-        Ok(())
-    };
+    let anew = || replace_file(&path, &padded(state)?, durable);
     let over = || -> io::Result<()> {
         let mut bytes = padded(state)?;
         if bytes.len() > ROOM {
@@ -408,8 +393,6 @@ pub(crate) fn write_state(dir: &Path, state: &State, durable: bool) -> Result<()
     };
     anew()
         .or_else(|source| {
-            // Empty, or half of it.
-            let _ = fs::remove_file(&temporary);
             // Of the two reasons the first says more: where there is no old file, the second is that.
             over().map_err(|_| source)
         })

@@ -1,11 +1,10 @@
 //! A container as it is kept on disk: everything that was decided when it was created, never
 //! changed afterwards. What changes (running, exited…) is the sandbox's `state.json`.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
-use bulkhead_sandbox::SandboxSpec;
+use bulkhead_sandbox::{SandboxSpec, replace_file};
 use bulkhead_types::{ContainerId, ContainerName, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -139,21 +138,10 @@ impl Record {
     /// treated as a creation that was never finished.
     pub(crate) fn write(&self, dir: &Path, durable: bool) -> Result<(), FileError> {
         let path = dir.join(FILE);
-        let temporary = dir.join("config.json.new");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create_new(&temporary)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            if durable {
-                file.sync_data()?;
-            }
-            drop(file);
-            fs::rename(&temporary, &path)?;
-            if durable {
-                File::open(dir)?.sync_all()?;
-            }
-            Ok(())
-        };
-        write().map_err(FileError::at("write", &path))
+        serde_json::to_vec(self)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| replace_file(&path, &bytes, durable))
+            .map_err(FileError::at("write", &path))
     }
 }
 

@@ -82,20 +82,23 @@ impl Store {
         Ok(writer.commit(None)?.0)
     }
 
+    /// The file of a blob, unverified.
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        let path = self.blob_path(digest);
+        File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::MissingBlob {
+                digest: digest.clone(),
+                image: digest.short(),
+            },
+            _ => io_error("open", &path)(source),
+        })
+    }
+
     /// Reads a small blob of at most `limit` bytes, verified: whoever edits the layout by hand
     /// must not be believed.
     pub(crate) fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::MissingBlob {
-                    digest: digest.clone(),
-                    image: digest.short(),
-                });
-            }
-            Err(source) => return Err(io_error("open", &path)(source)),
-        };
+        let file = self.open_blob(digest)?;
         let mut bytes = Vec::new();
         file.take(limit.saturating_add(1))
             .read_to_end(&mut bytes)

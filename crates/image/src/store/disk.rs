@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use bulkhead_types::Digest;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::atomic::sync_parent;
 use super::{Image, Store, StoreError, io_error};
 use crate::disk;
 use crate::layer;
@@ -21,13 +21,6 @@ const FORMAT: u32 = 1;
 pub struct ImageDisk {
     /// Metadata first, then the data of each layer, lowest first.
     pub parts: Vec<PathBuf>,
-}
-
-/// What `disks/<key>.json` records; its presence says that the metadata image is complete.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    format: u32,
-    diff_ids: Vec<Digest>,
 }
 
 impl Store {
@@ -63,8 +56,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<ImageDisk, StoreError> {
         let key = disk_key(&image.diff_ids);
-        let record = self.root().join("disks").join(format!("{key}.json"));
-        let metadata = record.with_extension("erofs");
+        let metadata = self.root().join("disks").join(format!("{key}.erofs"));
         let mut parts = vec![metadata.clone()];
         parts.extend(
             image
@@ -72,7 +64,8 @@ impl Store {
                 .iter()
                 .map(|id| self.layer_dir(id).join(layer::DATA_FILE)),
         );
-        let complete = || record.is_file() && parts.iter().all(|part| part.is_file());
+        // Each has its name only once it is whole and on the disk.
+        let complete = || parts.iter().all(|part| part.is_file());
         if complete() {
             return Ok(ImageDisk { parts });
         }
@@ -108,15 +101,7 @@ impl Store {
             .and_then(|f| f.sync_all())
             .map_err(io_error("sync", &made))?;
         fs::rename(&made, &metadata).map_err(io_error("rename to", &metadata))?;
-        let text = serde_json::to_vec(&Record {
-            format: FORMAT,
-            diff_ids: image.diff_ids.clone(),
-        })
-        .map_err(|source| StoreError::Index {
-            path: record.clone(),
-            source,
-        })?;
-        self.replace_file(&record, &text)?;
+        sync_parent(&metadata)?;
         progress.finish(&item, Outcome::Done);
         Ok(ImageDisk { parts })
     }

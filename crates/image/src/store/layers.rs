@@ -7,7 +7,7 @@ use bulkhead_types::Digest;
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
 
-use super::{Store, StoreError, io_error};
+use super::{Store, StoreError};
 use crate::decompress::Decoder;
 use crate::layer::{self, Limits};
 use crate::manifest::digest_of;
@@ -90,17 +90,7 @@ impl Store {
         sharers: usize,
         advance: &dyn Fn(u64),
     ) -> Result<Digest, StoreError> {
-        let path = self.blob_path(digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::MissingBlob {
-                    digest: digest.clone(),
-                    image: digest.short(),
-                });
-            }
-            Err(source) => return Err(io_error("open", &path)(source)),
-        };
+        let file = self.open_blob(digest)?;
         let counted = BufReader::with_capacity(BUFFER, Counted { file, advance });
         let decompress = |source| StoreError::Decompress {
             digest: digest.clone(),

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::attachment::{Target, follow};
 use super::connection::Connection;
 use super::life::Compartment;
 use crate::frame::FrameError;
 use crate::message::{Call, ControlError, Further, Pong, Reply, Request, Stdio, Streams, VERSION};
-use crate::streams::{Attached, InputEnd};
 
 /// Connections served at once; each costs a task and at most three threads.
 const MOST_CONNECTIONS: usize = 256;
@@ -148,7 +148,7 @@ async fn attach(
         Err(e) => return Ok(Reply::Error(e)),
     };
     let io = compartment.main_io();
-    let mut attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
+    let attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
         Ok(attached) => attached,
         Err(e) => {
             return Ok(Reply::Error(ControlError::Resource {
@@ -160,56 +160,6 @@ async fn attach(
         let _ = ready.send(());
     }
     connection.send(&Reply::Attached).await?;
-    loop {
-        tokio::select! {
-            biased;
-            exit = compartment.ended() => {
-                if attached.was_cut() {
-                    connection.send(&Reply::Cut).await?;
-                }
-                return Ok(Reply::Ended(exit));
-            }
-            end = attachment_end(&mut attached) => {
-                match end {
-                    InputEnd::DetachKeys => {
-                        attached.detach().await;
-                        return Ok(Reply::Detached);
-                    }
-                    InputEnd::OutputGone => {
-                        attached.detach().await;
-                        return Ok(Reply::OutputGone);
-                    }
-                    InputEnd::EndOfFile => io.input_ended(),
-                    InputEnd::ProcessGone | InputEnd::Cancelled => {}
-                }
-            }
-            further = connection.receive::<Further>() => match further {
-                Ok((Further::Signal(signal), _)) => drop(compartment.signal(signal).await),
-                Ok((Further::Resize(size), _)) => drop(compartment.resize(size).await),
-                Ok((Further::Detach, _)) => {
-                    attached.detach().await;
-                    return Ok(Reply::Detached);
-                }
-                // The client vanished: what it handed over may still be open elsewhere (a terminal), so let go of it.
-                Err(e) => return Err(e),
-            },
-        }
-    }
-}
-
-/// Resolves when the caller's input has ended (once), or when its output takes no more: with Docker too
-/// `run … | head` gives the terminal back, and the container goes on.
-pub(super) async fn attachment_end(attached: &mut Attached) -> InputEnd {
-    let input = async {
-        match &mut attached.input {
-            Some(receiver) => receiver.await.unwrap_or(InputEnd::Cancelled),
-            None => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        end = input => end,
-        () = attached.output_gone.notified() => return InputEnd::OutputGone,
-    };
-    attached.input = None;
-    end
+    let ended = async { Reply::Ended(compartment.ended().await) };
+    follow(connection, attached, io, Target::Main(compartment), ended).await
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bulkhead_types::{ExitStatus, ProcessSpec, Signal};
 
+use super::attachment::{Target, follow};
 use super::connection::Connection;
-use super::control::attachment_end;
 use super::life::{Compartment, drain};
 use crate::frame::FrameError;
-use crate::message::{ControlError, Further, Reply, Stdio};
-use crate::streams::{InputEnd, ProcessIo, Wanted};
+use crate::message::{ControlError, Reply, Stdio};
+use crate::streams::{ProcessIo, Wanted};
 
 /// A start that was given up is looked for so often, and so long apart: five minutes, after which a guest that is that
 /// slow is left to itself.
@@ -42,7 +42,7 @@ pub(super) async fn exec(
         Ok(io) => Arc::new(io),
         Err(e) => return Ok(resource(e)),
     };
-    let mut attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
+    let attached = match io.attach(stdio, detach_keys, compartment.stream_lock()) {
         Ok(attached) => attached,
         Err(e) => return Ok(resource(e)),
     };
@@ -61,41 +61,11 @@ pub(super) async fn exec(
             }));
         }
     };
-    let mut ended = tokio::spawn(wait(Arc::clone(compartment), Arc::clone(&io), id.clone()));
+    let status = tokio::spawn(wait(Arc::clone(compartment), Arc::clone(&io), id.clone()));
     connection.send(&Reply::ExecStarted { guest_pid }).await?;
-    loop {
-        tokio::select! {
-            biased;
-            status = &mut ended => {
-                if attached.was_cut() {
-                    connection.send(&Reply::Cut).await?;
-                }
-                return Ok(Reply::ExecEnded(status.unwrap_or(ExitStatus::signaled(9))));
-            }
-            end = attachment_end(&mut attached) => match end {
-                InputEnd::DetachKeys => {
-                    attached.detach().await;
-                    return Ok(Reply::Detached);
-                }
-                InputEnd::OutputGone => {
-                    attached.detach().await;
-                    return Ok(Reply::OutputGone);
-                }
-                InputEnd::EndOfFile => io.input_ended(),
-                InputEnd::ProcessGone | InputEnd::Cancelled => {}
-            },
-            further = connection.receive::<Further>() => match further {
-                // No answers here: that the process has just ended is no error.
-                Ok((Further::Signal(signal), _)) => drop(compartment.agent().signal(&id, signal).await),
-                Ok((Further::Resize(size), _)) => drop(compartment.agent().resize(&id, size).await),
-                Ok((Further::Detach, _)) => {
-                    attached.detach().await;
-                    return Ok(Reply::Detached);
-                }
-                Err(e) => return Err(e),
-            },
-        }
-    }
+    let ended = async { Reply::ExecEnded(status.await.unwrap_or(ExitStatus::signaled(9))) };
+    let target = Target::Exec(compartment, &id);
+    follow(connection, attached, &io, target, ended).await
 }
 
 async fn wait(compartment: Arc<Compartment>, io: Arc<ProcessIo>, id: String) -> ExitStatus {

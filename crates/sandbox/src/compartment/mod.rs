@@ -2,6 +2,7 @@
 //! opened, and knows no path.
 
 pub(crate) mod agent;
+mod attachment;
 mod connection;
 mod console;
 mod control;

@@ -341,7 +341,8 @@ mod tests {
     use super::*;
     use crate::event::EventSender;
     use crate::message::Started;
-    use crate::state::{Status, TEMPORARY_STATE, mend_state, read_state};
+    use crate::replace::temporary;
+    use crate::state::{Status, mend_state, read_state};
     use crate::warning::{DiskFault, WarnedDisk, Warning};
     use jiff::Timestamp;
     use std::process::Command;
@@ -386,7 +387,7 @@ mod tests {
     /// A directory in which no record can be written, neither anew nor over an old one.
     fn without_room() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join(TEMPORARY_STATE)).unwrap();
+        std::fs::create_dir(temporary(&dir.path().join(STATE_FILE))).unwrap();
         dir
     }
 
@@ -414,7 +415,7 @@ mod tests {
             let status = || read_state(&path).unwrap().status;
             std::thread::sleep(Duration::from_millis(100));
             assert_eq!(status(), Status::Created);
-            std::fs::remove_dir(path.join(TEMPORARY_STATE)).unwrap();
+            std::fs::remove_dir(temporary(&path.join(STATE_FILE))).unwrap();
             let until = Instant::now() + Duration::from_secs(30);
             while status() != Status::Running && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
@@ -436,7 +437,7 @@ mod tests {
             while read_state(&path).unwrap().status != Status::Running {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            std::fs::create_dir(path.join(TEMPORARY_STATE)).unwrap();
+            std::fs::create_dir(temporary(&path.join(STATE_FILE))).unwrap();
             // Nor can it be written over.
             std::fs::rename(path.join(STATE_FILE), path.join("aside")).unwrap();
             sender.send(&ended(3)).unwrap();
