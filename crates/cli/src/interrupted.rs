@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bulkhead_engine::{Engine, EngineConfig};
+use bulkhead_engine::{Engine, EngineConfig, RemoveOptions};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -18,7 +18,7 @@ use crate::terminal::end_by;
 const HELPERS_WITHIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The verb; `words` are those after it: the signal's number and the state directory.
+/// The verb; `words` are those after it: the signal's number, the state directory, and the container that was being created.
 pub fn main(words: &[OsString]) -> ! {
     let mut words = words.iter();
     let signal = words
@@ -28,18 +28,22 @@ pub fn main(words: &[OsString]) -> ! {
         .unwrap_or(Signal::SIGINT);
     end_helpers();
     if let Some(root) = words.next() {
-        take_back(root.into());
+        take_back(root.into(), words.next().and_then(|word| word.to_str()));
     }
     end_by(signal)
 }
 
-fn take_back(root: PathBuf) {
+fn take_back(root: PathBuf, container: Option<&str>) {
     let Ok(engine) = Engine::open(EngineConfig {
         root: Some(root),
         ..EngineConfig::from_process()
     }) else {
         return;
     };
+    if let Some(id) = container {
+        // That it is not there, or not whole yet, is the usual case: the sweep removes what is half of one.
+        let _ = engine.remove(id, RemoveOptions { force: true });
+    }
     // What cannot be removed now is removed by the next command that looks; nobody is there to be told.
     let _ = engine.sweep();
     if let Ok(store) = engine.store() {

@@ -92,6 +92,38 @@ each_user! {
         }
     }
 
+    a_run_that_is_interrupted_at_any_moment_leaves_no_container_that_did_not_run(b) {
+        use std::os::unix::process::CommandExt;
+        for turn in 0..24u64 {
+            let number = if turn % 2 == 0 { libc::SIGINT } else { libc::SIGTERM };
+            // As a terminal does it (the whole process group), and as `kill` does.
+            let group = turn % 4 < 2;
+            let arguments: &[&str] = match turn % 3 {
+                0 => &["run", "-d", "--init", "busybox", "sleep", "1000"],
+                _ => &["run", "--init", "busybox", "sleep", "1000"],
+            };
+            let mut command = b.process(arguments);
+            command.process_group(0);
+            let mut run = start(command);
+            std::thread::sleep(Duration::from_millis(6 * turn));
+            let pid = i32::try_from(run.id()).unwrap();
+            // SAFETY: kill(2) has no memory effects; the child is not yet reaped, so the pid is ours.
+            unsafe { libc::kill(if group { -pid } else { pid }, number) };
+            let code = code(&mut run);
+            let left = b.run(&["ps", "-a", "--format", "{{.State}}"]).ok().text();
+            let detached = arguments.contains(&"-d") && (left == "running" || code == 0);
+            assert!(
+                left.is_empty() || left == "exited" || detached,
+                "turn {turn}: {arguments:?} ended with {code}, and left: {left}"
+            );
+            let ids = b.run(&["ps", "-aq"]).ok().text();
+            if !ids.is_empty() {
+                b.run(&["rm", "-f", &ids]).ok();
+            }
+            expect_nothing_half_done(b);
+        }
+    }
+
     a_start_that_boots_is_given_up_and_can_be_made_again(b) {
         b.run(&["create", "--name", "kept", "busybox", "echo", "hello"]).ok();
         for arguments in [&["start", "kept"][..], &["start", "-a", "kept"]] {

@@ -8,6 +8,7 @@ use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
+use crate::terminal;
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -23,6 +24,7 @@ impl Execute for Create {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let container = self.flags.create(context.engine_to_create()?, false)?;
+        terminal::keep_container();
         Out::new()
             .line(container.id().as_str())
             .map_err(CliError::stream(WRITE_OUTPUT))?;

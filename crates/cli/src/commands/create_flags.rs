@@ -178,6 +178,7 @@ impl CreateFlags {
                 .map(|label| (label.key.clone(), label.value.clone())),
         );
         Ok(CreateOptions {
+            id: None,
             image,
             command: command.to_vec(),
             name: self.name.as_deref().map(name).transpose()?,
@@ -218,7 +219,12 @@ impl CreateFlags {
 
     /// Creates the container, pulling its image first where that is wanted.
     pub fn create(&self, engine: &Engine, detach: bool) -> Result<Container, CliError> {
-        let options = self.options(detach)?;
+        let id = bulkhead_engine::random_id().map_err(EngineError::from)?;
+        terminal::take_back_container(&id);
+        let options = CreateOptions {
+            id: Some(id),
+            ..self.options(detach)?
+        };
         let cidfile = self.cidfile.as_deref().map(CidFile::claim).transpose()?;
         let policy = self.pull.unwrap_or(PullPolicy::Missing);
         if policy == PullPolicy::Always {

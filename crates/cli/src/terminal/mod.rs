@@ -10,7 +10,8 @@ mod stdio;
 
 pub use raw::RawMode;
 pub use signals::{
-    INTERRUPTED_VERB, Target, catch, forward, keep_file, starting, take_back, take_back_file,
+    INTERRUPTED_VERB, Target, catch, forward, keep_container, keep_file, starting, take_back,
+    take_back_container, take_back_file,
 };
 pub use stdio::{NotATerminal, Streams, Wanted, is_terminal, require_terminal, streams};
 

@@ -23,13 +23,14 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use bulkhead_sandbox::Client;
-use bulkhead_types::{Signal, TerminalSize};
+use bulkhead_types::{ContainerId, Signal, TerminalSize};
 use nix::sys::signal::{SigSet, Signal as Host};
 
 use super::end_by;
 use super::raw::RawMode;
 
-/// The hidden verb that [`take_back`] ends in; the number of the signal and the state directory follow.
+/// The hidden verb that [`take_back`] ends in. The number of the signal and the state directory follow, then the identifier
+/// of the container that was being created, if one was.
 pub const INTERRUPTED_VERB: &str = "interrupted";
 
 /// What Docker's client forwards and can be sent from a shell; stopping and continuing stay with the
@@ -82,6 +83,8 @@ struct Shared {
     role: Role,
     /// Files to be removed by [`Role::TakeBack`].
     files: Vec<PathBuf>,
+    /// The container to be removed by [`Role::TakeBack`], whether it is there already or not.
+    container: Option<ContainerId>,
     /// Came before there was a process to forward them to.
     early: VecDeque<Host>,
 }
@@ -89,6 +92,7 @@ struct Shared {
 static SHARED: Mutex<Shared> = Mutex::new(Shared {
     role: Role::End,
     files: Vec::new(),
+    container: None,
     early: VecDeque::new(),
 });
 
@@ -151,6 +155,17 @@ pub fn take_back_file(path: &Path) {
 /// Undoes [`take_back_file`].
 pub fn keep_file(path: &Path) {
     shared().files.retain(|other| other != path);
+}
+
+/// A container that this command creates, to be removed when a signal ends us before its start has begun, or before it was
+/// [`keep_container`]ed.
+pub fn take_back_container(id: &ContainerId) {
+    shared().container = Some(id.clone());
+}
+
+/// Undoes [`take_back_container`].
+pub fn keep_container() {
+    shared().container = None;
 }
 
 /// From now on a signal that asks for the end gives up the start of a container, until the result is dropped.
@@ -250,7 +265,15 @@ fn send(target: &dyn Target, signal: Host) {
 fn handle(set: &SigSet) {
     let mut asked = 0;
     while let Ok(signal) = set.wait() {
-        let role = shared().role.clone();
+        let now = shared();
+        let role = match now.role.clone() {
+            // Held to the end: a step that begins meanwhile, such as the start of the container, would outlive us.
+            Role::TakeBack(root) if signal != Host::SIGWINCH => {
+                end_after_taking_back(&now, &root, signal)
+            }
+            role => role,
+        };
+        drop(now);
         match role {
             Role::Forward { target, .. } if signal == Host::SIGWINCH => {
                 if let Some(size) = super::size() {
@@ -259,7 +282,7 @@ fn handle(set: &SigSet) {
             }
             _ if signal == Host::SIGWINCH => {}
             Role::End | Role::Forward { proxy: false, .. } => end_by(signal),
-            Role::TakeBack(root) => end_after_taking_back(&root, signal),
+            Role::TakeBack(_) => {}
             Role::GiveUp(start)
                 if ENDING.contains(&signal) && !start.over.load(Ordering::SeqCst) =>
             {
@@ -285,11 +308,9 @@ fn handle(set: &SigSet) {
 
 /// Ends every thread at once by executing the hidden verb in our place: what they held (locks, half a layer, a download)
 /// is then nobody's, and is removed as what a killed process leaves is. The process stays the same for whoever waits.
-fn end_after_taking_back(root: &Path, signal: Host) -> ! {
+fn end_after_taking_back(now: &Shared, root: &Path, signal: Host) -> ! {
     RawMode::restore();
-    let mut files = shared().files.clone();
-    files.extend(unfinished());
-    for file in files {
+    for file in now.files.iter().cloned().chain(unfinished()) {
         // One that is gone is what is wanted, and about another nothing can be done here.
         let _ = fs::remove_file(file);
     }
@@ -298,6 +319,7 @@ fn end_after_taking_back(root: &Path, signal: Host) -> ! {
         .arg(INTERRUPTED_VERB)
         .arg((signal as i32).to_string())
         .arg(root)
+        .args(now.container.iter().map(ContainerId::as_str))
         .exec();
     end_by(signal)
 }

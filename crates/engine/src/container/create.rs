@@ -96,7 +96,7 @@ impl Engine {
         image: &CreateImage,
         guest: &Guest,
     ) -> Result<Container, Error> {
-        let id = random_id()?;
+        let id = options.id.clone().map_or_else(random_id, Ok)?;
         // Everything that the user could have got wrong, before anything is made.
         let merged = merge(&id, options, &image.config).map_err(ContainerError::from)?;
         let plan = self.plan(options, guest, &merged.config.volumes)?;
@@ -325,7 +325,11 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn random_id() -> Result<ContainerId, ContainerError> {
+/// An identifier for a new container.
+///
+/// # Errors
+/// [`ContainerError::Random`] when the system has no random bytes.
+pub fn random_id() -> Result<ContainerId, ContainerError> {
     let mut bytes = [0; 32];
     loop {
         getrandom::fill(&mut bytes).map_err(ContainerError::Random)?;

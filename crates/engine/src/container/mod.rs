@@ -42,6 +42,7 @@ use bulkhead_sandbox::{Client, ClientError, State, mend_state, read_state};
 use bulkhead_types::{ContainerId, ContainerName};
 use nix::fcntl::FlockArg;
 
+pub use create::random_id;
 pub use error::ContainerError;
 pub use exec::ExecOptions;
 pub use filter::Filters;

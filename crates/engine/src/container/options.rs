@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_image::Platform;
 use bulkhead_types::{
-    ByteSize, ContainerName, InvalidTmpfsOption, Isolation, Signal, UnknownResource,
+    ByteSize, ContainerId, ContainerName, InvalidTmpfsOption, Isolation, Signal, UnknownResource,
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CreateOptions {
+    /// Identifier of the container; `None` chooses one. Who wants to take a creation back in the middle has to know it.
+    pub id: Option<ContainerId>,
     /// Image reference or identifier, as typed.
     pub image: String,
     /// What follows the image: replaces the image's command.

@@ -18,7 +18,7 @@ use super::sys;
 /// Descriptors that whoever called us forgot to close are closed first of all: the monitor would keep them open, and
 /// locks and pipes behind them, until the container ends.
 pub(super) fn detach() -> Option<io::Result<UnixStream>> {
-    if let Err(e) = sys::close_inherited() {
+    if let Err(e) = sys::close_inherited().and_then(|()| outlive_the_caller()) {
         return Some(Err(e.into()));
     }
     let channel = match take_channel() {
@@ -32,6 +32,30 @@ pub(super) fn detach() -> Option<io::Result<UnixStream>> {
         Err(e) => return Some(Err(e.into())),
     }
     Some(settle().map(|()| channel))
+}
+
+/// Signals by which a person, a terminal or a supervisor asks for the end of the command that started us, and of all in its
+/// process group: they are not meant for the container, whose end the command sees to.
+const CALLERS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Forgets the signals that came since the command forked, and lets the others through: the command keeps signals waiting,
+/// we inherit that, and a kernel without its timer signal does not boot.
+fn outlive_the_caller() -> nix::Result<()> {
+    for signal in CALLERS {
+        act(signal, SigHandler::SigIgn)?;
+    }
+    SigSet::empty().thread_set_mask()
+}
+
+fn act(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler is none of ours: ignoring a signal and its default action run no code.
+    unsafe { sigaction(signal, &action) }.map(drop)
 }
 
 fn take_channel() -> io::Result<UnixStream> {
@@ -52,16 +76,9 @@ fn settle() -> io::Result<()> {
         Err(e) => return Err(e.into()),
     }
     umask(Mode::from_bits_truncate(0o077));
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    for signal in [
-        Signal::SIGPIPE,
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-    ] {
-        // SAFETY: ignoring a signal runs no code.
-        unsafe { sigaction(signal, &ignore) }?;
-    }
+    act(Signal::SIGPIPE, SigHandler::SigIgn)?;
+    // In a session of its own nothing reaches it by the terminal or the process group any more: this one is for it.
+    act(Signal::SIGTERM, SigHandler::SigDfl)?;
     // One malloc arena is enough for a handful of threads that hardly allocate, and costs least memory.
     // SAFETY: takes plain numbers, and no other thread exists.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
