@@ -290,13 +290,11 @@ mod tests {
             #[allow(unreachable_code)]
             io::Result::Ok(())
         });
-        let began = Instant::now();
         let refused = receive_within::<Reply>(&b, soon);
         assert!(
             matches!(refused, Err(FrameError::Unfinished(_))),
             "{refused:?}"
         );
-        assert!(began.elapsed() < Duration::from_secs(1));
         drop(b);
         drip.join().unwrap().unwrap_err();
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub struct Terminal {
     master: std::fs::File,
     screen: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
     /// The command.
     pub child: Child,
 }
@@ -45,11 +46,11 @@ impl Terminal {
         drop(command);
         let master = std::fs::File::from(pty.master);
         let screen = Arc::new(Mutex::new(Vec::new()));
-        let mut reader = master.try_clone().expect("dup");
+        let mut output = master.try_clone().expect("dup");
         let sink = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
                 sink.lock()
                     .expect("screen")
                     .extend_from_slice(&buffer[..count]);
@@ -58,6 +59,7 @@ impl Terminal {
         Self {
             master,
             screen,
+            reader,
             child,
         }
     }
@@ -102,13 +104,19 @@ impl Terminal {
         assert_eq!(result, 0, "TIOCSWINSZ");
     }
 
-    /// Waits for the command's exit code.
+    /// Waits for the command's exit code, and for what it showed.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
+                // On a loaded host the last words are still on their way. A process that was left behind may keep the
+                // terminal open: it has a second.
+                let ended = Instant::now();
+                while !self.reader.is_finished() && ended.elapsed() < Duration::from_secs(1) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 return status
                     .code()
                     .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
