@@ -133,6 +133,9 @@ pub enum CliError {
     /// Nobody reads any more what a container writes to our output.
     #[error("standard output is closed")]
     OutputGone,
+    /// What a container writes cannot be written to our output. The container goes on.
+    #[error("cannot write the container's output")]
+    Output(#[source] io::Error),
     /// Some of several objects failed; each was reported when it did.
     #[error("{failed} of {total} failed")]
     Several {
@@ -150,6 +153,14 @@ impl CliError {
     /// For `map_err` on standard streams.
     pub fn stream(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Stream { action, source }
+    }
+
+    /// What becomes of a command whose output takes no more of what a container writes.
+    pub fn output(errno: nix::errno::Errno) -> Self {
+        match errno {
+            nix::errno::Errno::EPIPE => Self::OutputGone,
+            other => Self::Output(other.into()),
+        }
     }
 
     /// For `map_err` on a file that the user named.
@@ -191,6 +202,8 @@ impl CliError {
             Self::Engine(error) => error.run_exit_code(),
             // Docker's client checks this before it talks to an engine.
             Self::NotATerminal(_) => exit_code::FAILURE,
+            // As Docker's client; the container may run on.
+            Self::Output(_) => exit_code::FAILURE,
             _ => exit_code::ENGINE,
         }
     }

@@ -37,9 +37,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const EXEC_WITHIN: Duration = Duration::from_secs(45);
 /// Who waits for a long answer asks so often whether the sandbox is still there.
 const PULSE: Duration = Duration::from_secs(10);
-/// Most that is said on an attachment before its end: that it is attached, and that output was cut. More is noise, and not
+/// Most that is said on an attachment before its end: that it is attached, that its output is gone, that it was cut. More is noise, and not
 /// listened to.
-const BEFORE_END: usize = 2;
+const BEFORE_END: usize = 3;
 /// So long a sandbox may be there without listening: it prepares its jail, or takes its last steps.
 const ABSENT_WITHIN: Duration = Duration::from_secs(30);
 /// How often a sandbox that is just about to listen, or to go, is looked for.
@@ -464,8 +464,8 @@ pub enum AttachEnd {
     Exited(Exit),
     /// The detach keys were typed, or [`Attachment::detach`] was called. The container goes on.
     Detached,
-    /// An output descriptor takes no more: its reader vanished. The container goes on.
-    OutputGone,
+    /// An output descriptor takes no more: its reader vanished (`EPIPE`), or what write(2) said. The container goes on.
+    OutputGone(Errno),
     /// The sandbox vanished; [`Client::wait`] tells how.
     Lost,
 }
@@ -497,18 +497,21 @@ impl Attachment {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Takes what was said before the end, which was heard from elsewhere.
-    pub(crate) fn hear_out(&self) {
+    /// Takes what was said before the end, which was heard from elsewhere: why the output was lost, if it was.
+    pub(crate) fn hear_out(&self) -> Option<Errno> {
+        let mut gone = None;
         for _ in 0..BEFORE_END {
             if !readable(&self.socket, Duration::ZERO).unwrap_or(false) {
-                return;
+                break;
             }
             match frame::receive_within(&self.socket, PULSE) {
                 Ok((Reply::Cut, _)) => self.cut.store(true, Ordering::SeqCst),
+                Ok((Reply::OutputGone { errno }, _)) => gone = Some(Errno::from_raw(errno)),
                 Ok((Reply::Attached, _)) => {}
-                _ => return,
+                _ => break,
             }
         }
+        gone
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -524,7 +527,9 @@ impl Attachment {
             match frame::receive(&self.socket) {
                 Ok((Reply::Ended(exit), _)) => return Ok(AttachEnd::Exited(exit)),
                 Ok((Reply::Detached, _)) => return Ok(AttachEnd::Detached),
-                Ok((Reply::OutputGone, _)) => return Ok(AttachEnd::OutputGone),
+                Ok((Reply::OutputGone { errno }, _)) => {
+                    return Ok(AttachEnd::OutputGone(Errno::from_raw(errno)));
+                }
                 Ok((Reply::Attached, _)) => {}
                 Ok((Reply::Cut, _)) => self.cut.store(true, Ordering::SeqCst),
                 Ok((other, _)) => return Err(refusal(other, "to attach")),
@@ -558,8 +563,8 @@ pub enum ExecEnd {
     Exited(ExitStatus),
     /// The detach keys were typed. The process goes on.
     Detached,
-    /// An output descriptor takes no more: its reader vanished. The process goes on.
-    OutputGone,
+    /// As [`AttachEnd::OutputGone`]. The process goes on.
+    OutputGone(Errno),
 }
 
 impl Exec {
@@ -582,7 +587,7 @@ impl Exec {
         match received {
             Ok((Reply::ExecEnded(status), _)) => Ok(ExecEnd::Exited(status)),
             Ok((Reply::Detached, _)) => Ok(ExecEnd::Detached),
-            Ok((Reply::OutputGone, _)) => Ok(ExecEnd::OutputGone),
+            Ok((Reply::OutputGone { errno }, _)) => Ok(ExecEnd::OutputGone(Errno::from_raw(errno))),
             Ok((other, _)) => Err(refusal(other, "to exec")),
             Err(FrameError::Closed | FrameError::Io(_)) => {
                 Ok(ExecEnd::Exited(ExitStatus::signaled(9)))

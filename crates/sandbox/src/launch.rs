@@ -201,16 +201,16 @@ impl Launched {
             let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
             if ready(0) {
                 let exit = self.ended()?;
-                if let Some(attachment) = attached {
-                    attachment.hear_out();
-                }
-                return Ok(AttachEnd::Exited(exit));
+                return Ok(match attached.and_then(Attachment::hear_out) {
+                    Some(errno) => AttachEnd::OutputGone(errno),
+                    None => AttachEnd::Exited(exit),
+                });
             }
             if ready(1)
                 && let Some(attachment) = attached
             {
                 match attachment.wait()? {
-                    end @ (AttachEnd::Detached | AttachEnd::OutputGone) => return Ok(end),
+                    end @ (AttachEnd::Detached | AttachEnd::OutputGone(_)) => return Ok(end),
                     AttachEnd::Exited(_) | AttachEnd::Lost => attached = None,
                 }
             }

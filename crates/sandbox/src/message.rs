@@ -179,8 +179,11 @@ pub(crate) enum Reply {
     Done,
     Attached,
     Detached,
-    /// As `Detached`, because an output descriptor takes no more.
-    OutputGone,
+    /// As `Detached`, because an output descriptor takes no more, for the reason that write(2) gave. Where the process has
+    /// ended meanwhile its end follows.
+    OutputGone {
+        errno: i32,
+    },
     /// The client took no output for too long after the process's end, and was not given the rest. The end follows.
     Cut,
     ExecStarted {

@@ -162,3 +162,49 @@ fn a_reader_that_leaves_does_not_end_the_container() {
     assert_eq!(b.run(&["logs", "chatty"]).ok().text(), "one\ntwo\nthree");
     b.run(&["rm", "chatty"]).ok();
 }
+
+#[test]
+fn output_that_a_full_disk_refuses_is_an_error_with_its_cause() {
+    let Some(b) = Bulkhead::with_busybox(User::Root) else {
+        return;
+    };
+    let full = |arguments: &[&str]| {
+        let file = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let ended = b
+            .process(arguments)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).to_lowercase();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(
+            said.contains("cannot write the container's output: no space left"),
+            "{arguments:?}: {said}"
+        );
+    };
+    // It ends before its output is refused, and goes on afterwards.
+    full(&["run", "--rm", "busybox", "echo", "x"]);
+    full(&[
+        "run",
+        "--name",
+        "on",
+        "busybox",
+        "sh",
+        "-c",
+        "echo x; sleep 1000",
+    ]);
+    assert_eq!(b.inspect("on")["State"]["Running"], true);
+    full(&["exec", "on", "echo", "x"]);
+    full(&["exec", "on", "sh", "-c", "echo x; sleep 1000"]);
+    b.run(&["rm", "-f", "on"]).ok();
+    b.run(&["create", "--name", "later", "busybox", "echo", "x"])
+        .ok();
+    full(&["start", "-a", "later"]);
+    b.run(&["rm", "-f", "later"]).ok();
+    b.expect_nothing_left();
+}

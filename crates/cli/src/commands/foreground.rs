@@ -238,7 +238,7 @@ impl Attached<'_> {
                 Ok(self.ended(&exit, cut))
             }
             AttachEnd::Detached => Ok(End::default()),
-            AttachEnd::OutputGone => Err(CliError::OutputGone),
+            AttachEnd::OutputGone(errno) => Err(CliError::output(errno)),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -261,7 +261,7 @@ impl Attached<'_> {
                 Ok(self.ended(&exit, attachment.was_cut()))
             }
             AttachEnd::Detached => Ok(End::default()),
-            AttachEnd::OutputGone => Err(CliError::OutputGone),
+            AttachEnd::OutputGone(errno) => Err(CliError::output(errno)),
             AttachEnd::Lost => self.lost(),
         }
     }
@@ -369,7 +369,7 @@ pub fn exec(
             Ok(status.code)
         }
         ExecEnd::Detached => Ok(0),
-        ExecEnd::OutputGone => Err(CliError::OutputGone),
+        ExecEnd::OutputGone(errno) => Err(CliError::output(errno)),
     }
 }
 

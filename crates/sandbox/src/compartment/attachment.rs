@@ -47,6 +47,9 @@ pub(super) async fn follow(
         tokio::select! {
             biased;
             reply = &mut ended => {
+                if let Some(errno) = attached.output_gone.errno() {
+                    connection.send(&Reply::OutputGone { errno }).await?;
+                }
                 if attached.was_cut() {
                     connection.send(&Reply::Cut).await?;
                 }
@@ -57,9 +60,9 @@ pub(super) async fn follow(
                     attached.detach().await;
                     return Ok(Reply::Detached);
                 }
-                InputEnd::OutputGone => {
+                InputEnd::OutputGone { errno } => {
                     attached.detach().await;
-                    return Ok(Reply::OutputGone);
+                    return Ok(Reply::OutputGone { errno });
                 }
                 InputEnd::EndOfFile => io.input_ended(),
                 InputEnd::ProcessGone | InputEnd::Cancelled => {}
@@ -89,7 +92,7 @@ async fn input_end(attached: &mut Attached) -> InputEnd {
     };
     let end = tokio::select! {
         end = input => end,
-        () = attached.output_gone.notified() => return InputEnd::OutputGone,
+        errno = attached.output_gone.told() => return InputEnd::OutputGone { errno },
     };
     attached.input = None;
     end

@@ -37,8 +37,8 @@ pub(crate) enum InputEnd {
     ProcessGone,
     /// It was cancelled.
     Cancelled,
-    /// The caller's output takes no more (its reader vanished).
-    OutputGone,
+    /// The caller's output takes no more: its reader vanished, or a file system refuses.
+    OutputGone { errno: i32 },
 }
 
 /// A caller's descriptor being read.

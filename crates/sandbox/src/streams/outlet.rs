@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,40 @@ pub(super) struct Writer {
     stalled: Mutex<Option<Stalled>>,
     cut: AtomicBool,
     /// Told when the descriptor takes no more.
-    gone: Arc<Notify>,
+    gone: Arc<Gone>,
+}
+
+/// Why an attachment's output descriptor takes no more.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    told: Notify,
+    /// Of the first that failed; 0 while none has.
+    errno: AtomicI32,
+}
+
+impl Gone {
+    fn tell(&self, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let _ = self
+            .errno
+            .compare_exchange(0, errno, Ordering::SeqCst, Ordering::SeqCst);
+        self.told.notify_one();
+    }
+
+    /// What write(2) said, if it failed.
+    pub fn errno(&self) -> Option<i32> {
+        Some(self.errno.load(Ordering::SeqCst)).filter(|errno| *errno != 0)
+    }
+
+    /// Resolves when a write failed.
+    pub async fn told(&self) -> i32 {
+        loop {
+            if let Some(errno) = self.errno() {
+                return errno;
+            }
+            self.told.notified().await;
+        }
+    }
 }
 
 /// Where a writer that waits for its reader was when it last moved.
@@ -83,7 +116,7 @@ impl Outlet {
     }
 
     /// Sends output from now on to `fd` too.
-    pub fn attach(&self, fd: OwnedFd, gone: Arc<Notify>) -> Arc<Writer> {
+    pub fn attach(&self, fd: OwnedFd, gone: Arc<Gone>) -> Arc<Writer> {
         let writer = Arc::new(Writer {
             file: fd.into(),
             blocking: Blocking::default(),
@@ -208,10 +241,10 @@ impl Writer {
 
     fn write(&self, bytes: &[u8]) {
         let result = self.blocking.run(|| self.write_all(bytes));
-        if let Some(Err(_)) = result {
+        if let Some(Err(error)) = result {
             // A reader that vanished (EPIPE), or a file system that refuses: the container goes on.
             self.failed.store(true, Ordering::SeqCst);
-            self.gone.notify_one();
+            self.gone.tell(&error);
         }
     }
 

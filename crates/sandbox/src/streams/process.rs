@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::input::{InputEnd, Reader, Stdin};
-use super::outlet::{Log, Outlet, Writer};
+use super::outlet::{Gone, Log, Outlet, Writer};
 use super::ports::Ports;
 use crate::compartment::StreamLock;
 use crate::logs::LogStream;
@@ -54,8 +54,8 @@ pub(crate) struct Attached {
     ends: Ends,
     /// Hears why the input ended; `None` without input.
     pub input: Option<oneshot::Receiver<InputEnd>>,
-    /// Notified when an output descriptor takes no more.
-    pub output_gone: Arc<Notify>,
+    /// Told when an output descriptor takes no more.
+    pub output_gone: Arc<Gone>,
 }
 
 /// What is to be taken off.
@@ -194,7 +194,7 @@ impl ProcessIo {
         let mut attached = Attached {
             ends: Ends::default(),
             input: None,
-            output_gone: Arc::new(Notify::new()),
+            output_gone: Arc::default(),
         };
         for (outlet, fd) in [(&self.stdout, stdio.stdout), (&self.stderr, stdio.stderr)] {
             if let (Some(outlet), Some(fd)) = (outlet, fd) {
