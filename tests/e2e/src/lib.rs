@@ -8,6 +8,7 @@
 mod bulkhead;
 mod census;
 mod command;
+mod guest_program;
 mod hostile;
 mod image;
 mod leftovers;
@@ -20,6 +21,7 @@ pub use bulkhead_harness::{cannot_run, guard, say_cannot_run};
 pub use bulkhead::{Bulkhead, User, binary, cache_home};
 pub use census::{Call, Calls, Census, Counting};
 pub use command::{Finished, Running, run_tool, tool_exists};
+pub use guest_program::guest_program;
 pub use hostile::HostileKernel;
 pub use image::{Entry, busybox_tar, debian_archive, layer};
 pub use leftovers::{Process, sandbox_processes};
