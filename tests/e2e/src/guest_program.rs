@@ -15,7 +15,7 @@ pub fn guest_program(name: &str) -> Option<Entry> {
     let program = directory.path().join(name);
     let mut compiler = Command::new("gcc");
     compiler
-        .args(["-O1", "-static", "-Wall", "-Werror", "-o"])
+        .args(["-O1", "-static", "-pthread", "-Wall", "-Werror", "-o"])
         .arg(&program)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c")));
     Running::start(&mut compiler, None).finish().ok();
