@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::child::{self, Plan};
 
-/// Enough for a path buffer and the kernel's signal frames; only what is touched is backed by memory.
+/// Enough for two path buffers and the kernel's signal frames; only what is touched is backed by memory.
 const STACK_SIZE: usize = 64 << 10;
 
 /// clone(2), `struct clone_args`, up to `cgroup`.

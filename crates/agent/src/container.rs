@@ -173,7 +173,7 @@ impl Container {
             mounts.push(make_volume(&root, disks, &place, wanted, nodev)?);
         }
         for wanted in &request.tmpfs {
-            mounts.push(tmpfs(wanted)?);
+            mounts.push(tmpfs(wanted, nodev)?);
         }
         // A mount must not hide one below it.
         mounts.sort_by_key(Mount::depth);
@@ -266,12 +266,14 @@ fn make_volume(
     })
 }
 
-fn tmpfs(wanted: &Tmpfs) -> Result<Mount, CreateError> {
+/// `forced` are flags that the mount has whatever its options say: a `dev` of the host's request must not open the guest's
+/// raw disks to a container that is not privileged.
+fn tmpfs(wanted: &Tmpfs, forced: MsFlags) -> Result<Mount, CreateError> {
     let data = CString::new(wanted.data.as_str());
     Ok(Mount {
         target: target(&wanted.target)?,
         kind: MountKind::Tmpfs {
-            flags: MsFlags::from_bits_truncate(libc::c_ulong::from(wanted.flags)),
+            flags: MsFlags::from_bits_truncate(libc::c_ulong::from(wanted.flags)) | forced,
             data: data.map_err(|_| CreateError::Target(wanted.target.clone()))?,
             keep_mode: wanted.keep_mode,
         },

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{Gid, chown};
 
 use bulkhead_protocol::api::Device;
 
@@ -30,6 +31,19 @@ const STANDARD: [(&str, u64, u64); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+
+/// The group `disk`, by its number in Debian, Alpine, Fedora and every image made from them.
+const DISK: u32 = 6;
+
+/// Permissions and group of a node, which the rules of udev (50-udev-default.rules) give it on a host. A guest has no udev,
+/// and its kernel makes almost every node for root alone.
+fn customary(name: &str, mode: u32) -> (u32, u32) {
+    match name {
+        "fuse" | "net/tun" | "kvm" => (0o666, 0),
+        _ if name.starts_with("loop") => (0o660, DISK),
+        _ => (mode & 0o777, 0),
+    }
+}
 
 /// Entries of the guest's /dev that a privileged container gets from elsewhere.
 const OTHERS: [&str; 4] = ["console", "ptmx", "pts", "shm"];
@@ -76,6 +90,8 @@ pub(crate) struct GuestNode {
     pub(crate) path: CString,
     /// Type and permissions, as stat(2) has them.
     pub(crate) mode: u32,
+    /// Its owner is root.
+    pub(crate) group: u32,
     pub(crate) number: u64,
 }
 
@@ -93,14 +109,15 @@ pub(crate) fn make(place: &Path, dev: &Path, wanted: &[Device]) -> Result<Vec<No
     let mut nodes = Vec::with_capacity(STANDARD.len() + wanted.len());
     for (name, major, minor) in STANDARD {
         let path = place.join(name);
-        make_node(&path, SFlag::S_IFCHR, 0o666, makedev(major, minor))?;
+        make_node(&path, SFlag::S_IFCHR, (0o666, 0), makedev(major, minor))?;
         nodes.push(node(path, &format!("/dev/{name}"))?);
     }
     for (index, device) in wanted.iter().enumerate() {
         let like = find(dev, &device.node)?;
         let path = place.join(format!("device{index}"));
         let kind = SFlag::from_bits_truncate(like.mode()) & SFlag::S_IFMT;
-        make_node(&path, kind, like.mode() & 0o777, like.rdev())?;
+        let access = customary(&device.node, like.mode());
+        make_node(&path, kind, access, like.rdev())?;
         nodes.push(node(path, &device.target)?);
     }
     Ok(nodes)
@@ -111,8 +128,14 @@ fn node(path: PathBuf, target: &str) -> Result<Node, DeviceError> {
     Ok(Node { path, target })
 }
 
-fn make_node(path: &Path, kind: SFlag, mode: u32, number: u64) -> Result<(), DeviceError> {
-    mknod(path, kind, Mode::from_bits_truncate(mode), number).map_err(|errno| DeviceError::Make {
+/// `access` is permissions and group.
+fn make_node(path: &Path, kind: SFlag, access: (u32, u32), number: u64) -> Result<(), DeviceError> {
+    let (mode, group) = access;
+    let mut made = mknod(path, kind, Mode::from_bits_truncate(mode), number);
+    if group != 0 {
+        made = made.and_then(|()| chown(path, None, Some(Gid::from_raw(group))));
+    }
+    made.map_err(|errno| DeviceError::Make {
         path: path.to_owned(),
         source: errno.into(),
     })
@@ -171,10 +194,17 @@ pub(crate) fn all(dev: &Path) -> Result<Vec<GuestNode>, DeviceError> {
             } else if !is_device(&metadata) {
                 continue;
             }
+            let (mode, group) = if metadata.is_dir() {
+                (metadata.mode(), 0)
+            } else {
+                let (access, group) = customary(&relative.to_string_lossy(), metadata.mode());
+                ((metadata.mode() & !0o777) | access, group)
+            };
             found.push(GuestNode {
                 path: in_container(&relative)
                     .map_err(|_| DeviceError::Target(relative.display().to_string()))?,
-                mode: metadata.mode(),
+                mode,
+                group,
                 number: metadata.rdev(),
             });
         }
@@ -202,6 +232,17 @@ mod tests {
             );
         }
         assert!(find(Path::new("/dev"), "null").is_ok());
+    }
+
+    #[test]
+    fn nodes_have_the_modes_that_udev_would_give_them() {
+        for everybodys in ["fuse", "net/tun", "kvm"] {
+            assert_eq!(customary(everybodys, 0o600), (0o666, 0), "{everybodys}");
+        }
+        for disk in ["loop-control", "loop7"] {
+            assert_eq!(customary(disk, 0o600), (0o660, DISK), "{disk}");
+        }
+        assert_eq!(customary("kmsg", 0o020_644), (0o644, 0), "the kernel's own");
     }
 
     #[test]

@@ -31,6 +31,13 @@ pub(crate) fn open_tree(path: &CStr) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
 }
 
+/// What the link at `path` names, put into `buffer`; returns its length. EINVAL where there is no link.
+pub(crate) fn read_link(path: &CStr, buffer: &mut [u8]) -> nix::Result<usize> {
+    // SAFETY: `path` is a C string, and the kernel writes no more than the buffer's length; both outlive the call.
+    let length = unsafe { libc::readlink(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    nix::errno::Errno::result(length).map(isize::unsigned_abs)
+}
+
 /// Attaches a detached mount at `target`.
 pub(crate) fn move_mount(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
     // SAFETY: both paths are C strings that outlive the call.

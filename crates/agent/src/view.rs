@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod, stat};
-use nix::unistd::symlinkat;
+use nix::unistd::{Gid, chown, symlinkat};
 
 use crate::devices::{GuestNode, Node};
 use crate::syscalls;
@@ -380,10 +380,13 @@ impl Step {
             Self::Device(node) => {
                 let kind = SFlag::from_bits_truncate(node.mode) & SFlag::S_IFMT;
                 let mode = Mode::from_bits_truncate(node.mode);
+                let path = node.path.as_c_str();
                 ignore_existing(if kind == SFlag::S_IFDIR {
-                    nix::unistd::mkdir(node.path.as_c_str(), mode)
+                    nix::unistd::mkdir(path, mode)
                 } else {
-                    mknod(node.path.as_c_str(), kind, mode, node.number)
+                    let made = mknod(path, kind, mode, node.number);
+                    let group = (node.group != 0).then(|| Gid::from_raw(node.group));
+                    made.and_then(|()| group.map_or(Ok(()), |group| chown(path, None, Some(group))))
                 })
             }
             Self::File { path } => ignore_existing(mknod(
@@ -436,25 +439,21 @@ pub(crate) fn remount_read_only(target: &CStr, flags: MsFlags) -> nix::Result<()
 
 /// Attaches the mount of a file, over an empty file that is made where there is none.
 fn attach_file(tree: &OwnedFd, target: &CStr) -> nix::Result<()> {
-    let create = || {
-        let mode = Mode::from_bits_truncate(0o644);
-        match mknod(target, SFlag::S_IFREG, mode, 0) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+    let attach = || {
+        syscalls::move_mount(tree.as_fd(), target)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     };
-    match create() {
-        Err(Errno::ENOENT) => {
-            let parent = target.to_bytes().iter().rposition(|byte| *byte == b'/');
-            create_directories_to(target, parent.unwrap_or(0))?;
-            create()?;
-        }
+    match mknod(target, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0) {
         // An existing file of a read-only file system will do.
-        Err(Errno::EROFS) => {}
-        other => other?,
+        Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => match attach() {
+            Err(Errno::ENOENT) => {}
+            other => return other,
+        },
+        Err(Errno::ENOENT) => {}
+        other => return other,
     }
-    syscalls::move_mount(tree.as_fd(), target)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    make_way(target, Last::File)?;
+    attach()
 }
 
 fn write_parameter(path: &CStr, value: &[u8]) -> io::Result<()> {
@@ -488,32 +487,98 @@ fn retry_with_directory(target: &CStr, attempt: impl Fn() -> io::Result<()>) -> 
 
 /// Creates a directory and its parents, owned by the caller, mode 0755. Nothing allocates.
 pub(crate) fn create_directories(path: &CStr) -> io::Result<()> {
-    Ok(create_directories_to(path, path.to_bytes().len())?)
+    Ok(make_way(path, Last::Directory)?)
 }
 
-/// The same for the first `length` bytes of the path.
-fn create_directories_to(path: &CStr, length: usize) -> nix::Result<()> {
-    let bytes = path.to_bytes().get(..length).unwrap_or_default();
-    let mut prefix = [0u8; libc::PATH_MAX as usize];
-    if bytes.len() >= prefix.len() {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    for end in 1..=bytes.len() {
-        if end < bytes.len() && bytes[end] != b'/' {
+/// What a path is to end in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Directory,
+    File,
+}
+
+/// The most symbolic links that one path may lead through, as in the kernel (`MAXSYMLINKS`); more are ELOOP.
+const MAX_LINKS: usize = 40;
+
+type PathBuffer = [u8; libc::PATH_MAX as usize];
+
+/// Makes what is missing of a path. Where it leads over a link to nothing, what the link names is made, as in Docker:
+/// the process's root is the container's, so it is inside. Nothing allocates.
+fn make_way(path: &CStr, last: Last) -> nix::Result<()> {
+    let [mut way, mut link]: [PathBuffer; 2] = [[0; libc::PATH_MAX as usize]; 2];
+    let mut length = path.to_bytes().len();
+    way.get_mut(..length)
+        // One byte for the null.
+        .filter(|_| length < libc::PATH_MAX as usize)
+        .ok_or(Errno::ENAMETOOLONG)?
+        .copy_from_slice(path.to_bytes());
+    let mut links = 0;
+    let mut end = 0;
+    while end < length {
+        end += 1;
+        if end < length && way[end] != b'/' {
             continue;
         }
-        prefix[..end].copy_from_slice(&bytes[..end]);
-        prefix[end] = 0;
-        let Ok(prefix) = CStr::from_bytes_until_nul(&prefix) else {
-            continue;
-        };
-        match nix::unistd::mkdir(prefix, Mode::from_bits_truncate(0o755)) {
-            // EROFS for a directory that exists on a read-only file system.
-            Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => {}
-            Err(errno) => return Err(errno),
+        let next = std::mem::replace(&mut way[end], 0);
+        let dangling = make_part(&way, end == length && last == Last::File, &mut link);
+        way[end] = next;
+        if let Some(link_length) = dangling? {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Errno::ELOOP);
+            }
+            length = follow(&mut way, length, end, &link[..link_length])?;
+            end = 0;
         }
     }
     Ok(())
+}
+
+/// Makes the directory, or the file, that a buffer names. A link to nothing that is there already is read into `link`, and
+/// the length of what it names returned.
+fn make_part(way: &PathBuffer, file: bool, link: &mut PathBuffer) -> nix::Result<Option<usize>> {
+    let path = CStr::from_bytes_until_nul(way).map_err(|_| Errno::ENAMETOOLONG)?;
+    let made = if file {
+        mknod(path, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+    } else {
+        nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755))
+    };
+    match made {
+        Ok(()) => return Ok(None),
+        // EROFS also for what exists on a read-only file system.
+        Err(Errno::EEXIST | Errno::EROFS) => {}
+        Err(errno) => return Err(errno),
+    }
+    match stat(path) {
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+        Ok(_) => return Ok(None),
+    }
+    match syscalls::read_link(path, link) {
+        Ok(length) => Ok(Some(length)),
+        // Missing on a read-only file system: whoever needs it says so.
+        Err(Errno::ENOENT | Errno::EINVAL) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Puts what a link names in the place of the link, which ends at `end`; returns the new length.
+fn follow(way: &mut PathBuffer, length: usize, end: usize, link: &[u8]) -> nix::Result<usize> {
+    let start = if link.first() == Some(&b'/') {
+        0
+    } else {
+        let name = way[..end].iter().rposition(|byte| *byte == b'/');
+        name.map_or(0, |slash| slash + 1)
+    };
+    let new_end = start + link.len();
+    let new_length = new_end + (length - end);
+    if new_length >= way.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    way.copy_within(end..length, new_end);
+    way[start..new_end].copy_from_slice(link);
+    way[new_length] = 0;
+    Ok(new_length)
 }
 
 #[cfg(test)]
@@ -539,5 +604,28 @@ mod tests {
             create_directories(&path).unwrap_err().raw_os_error(),
             Some(libc::ENOTDIR)
         );
+    }
+
+    #[test]
+    fn what_a_link_to_nothing_names_is_made() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        let name = |path: &str| CString::new(at(path).to_str().unwrap()).unwrap();
+        symlink(at("nowhere/deep"), at("etc")).unwrap();
+        make_way(&name("etc/hosts"), Last::File).unwrap();
+        assert!(at("nowhere/deep/hosts").is_file());
+        // Relative, a chain of them, and the last part of the path.
+        std::fs::create_dir(at("sub")).unwrap();
+        symlink("../one", at("sub/link")).unwrap();
+        symlink("two/three", at("one")).unwrap();
+        create_directories(&name("sub/link")).unwrap();
+        assert!(at("two/three").is_dir());
+        symlink("new/file", at("last")).unwrap();
+        make_way(&name("last"), Last::File).unwrap();
+        assert!(at("new/file").is_file());
+        symlink("round", at("round")).unwrap();
+        let error = create_directories(&name("round/x")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
     }
 }

@@ -100,6 +100,27 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    a_tmpfs_with_devices_has_none_unless_privileged(b) {
+        let script = "mknod -m 666 /d/disk b 254 0 && head -c 1 /d/disk | wc -c; mknod /d/null c 1 3; echo > /d/null && echo written";
+        let of = |flags: &[&str]| b.run(&[&["run", "--rm", "--tmpfs", "/d:dev"], flags, &["busybox", "sh", "-c", script]].concat());
+        let closed = of(&[]).expect_code(1);
+        assert_eq!(closed.stderr.matches("ermission denied").count(), 2, "{}", closed.stderr);
+        assert_eq!(closed.text(), "0");
+        assert_eq!(of(&["--privileged"]).ok().text(), "1\nwritten");
+        b.expect_nothing_left();
+    }
+
+    devices_are_for_users_as_on_a_host(b) {
+        let flags = ["--device", "/dev/fuse", "--device", "/dev/net/tun", "--device", "/dev/loop0"];
+        let script = "stat -c '%a %u:%g' /dev/fuse /dev/net/tun /dev/loop0; exec 3<>/dev/fuse 4<>/dev/net/tun && echo open; exec 5</dev/loop0";
+        for privileged in [&[][..], &["--privileged"]] {
+            let run = [&["run", "--rm", "-u", "1000"], privileged, &flags[..], &["busybox", "sh", "-c", script]].concat();
+            let out = b.run(&run);
+            assert_eq!(out.text(), "666 0:0\n666 0:0\n660 0:6\nopen", "{}", out.stderr);
+            out.says("/dev/loop0: Permission denied");
+        }
+    }
+
     every_container_has_dockers_devices(b) {
         let script = "for n in null zero full random urandom tty; do stat -c '%F %t:%T %a' /dev/$n; done; \
             echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c; echo x > /dev/full";
@@ -190,6 +211,25 @@ each_user! {
         for flags in [&[][..], &["--read-only"]] {
             let run = [&["run", "--rm", "-h", "box"], flags, &["linked:1", "/bin/busybox", "sh", "-c", script]].concat();
             assert_eq!(b.run(&run).ok().text(), "1\nbox\n0", "{flags:?}");
+        }
+        b.expect_nothing_left();
+    }
+
+    what_a_link_to_nowhere_names_is_made_in_the_container(b) {
+        let mut archive = layer(&[
+            ("etc", Entry::Link("/nowhere".into())),
+            ("srv", Entry::Link("lost/../gone".into())),
+        ]);
+        archive.truncate(archive.len() - END_OF_ARCHIVE);
+        let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+        archive.extend(layer(&[("bin", Entry::Directory(0o755)), ("bin/busybox", Entry::File(0o755, busybox))]));
+        b.command(&["import", "-c", "VOLUME /srv/data", "-", "dangling:1"]).with_input(archive).finish().ok();
+        let script = "busybox grep -c box /etc/hosts; busybox cat /nowhere/hostname; busybox wc -c < /nowhere/resolv.conf; \
+            busybox mount | busybox grep -cE ' /gone/(data|tmp) '; pwd -P";
+        let flags = ["--tmpfs", "/srv/tmp", "-w", "/srv/work", "-h", "box"];
+        for read_only in [&[][..], &["--read-only"]] {
+            let run = [&["run", "--rm"], &flags[..], read_only, &["dangling:1", "/bin/busybox", "sh", "-c", script]].concat();
+            assert_eq!(b.run(&run).ok().text(), "1\nbox\n0\n2\n/gone/work", "{read_only:?}");
         }
         b.expect_nothing_left();
     }
