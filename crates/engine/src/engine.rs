@@ -35,6 +35,8 @@ impl Engine {
         );
         if config.create_root {
             root.create()?;
+        } else {
+            root.claim()?;
         }
         Ok(Self {
             names: Names::new(root.names()),

@@ -5,13 +5,18 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bulkhead_image::StoreError;
 use bulkhead_types::ContainerId;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::error::Error;
 use crate::kind::FileError;
 
 /// The permissions of everybody but the owner.
 const OTHERS: u32 = 0o077;
+
+/// The directories right below the state directory, beside those of the image store.
+const PIECES: [&str; 3] = ["containers", "names", "cache"];
 
 /// Paths below the state directory.
 #[derive(Debug, Clone)]
@@ -25,12 +30,19 @@ impl Root {
         Self { path }
     }
 
+    /// Refuses a state directory, or a part of one, that is somebody else's: see [`bulkhead_image::claim`].
+    pub(crate) fn claim(&self) -> Result<(), StoreError> {
+        bulkhead_image::claim(&self.path, &PIECES)
+    }
+
     /// Makes what is missing, and takes from everybody else what they may do with it. When everything is there this
-    /// costs one system call.
+    /// costs a system call for each directory.
     ///
     /// The directory itself may have been there before, with the mode that its maker wanted; the ones below it are ours,
     /// and their owner's alone.
-    pub(crate) fn create(&self) -> Result<(), FileError> {
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        // First: what is somebody else's is not to be changed either.
+        self.claim()?;
         // Made last, so its presence says that the others are there.
         let last = self.names();
         if fs::metadata(&last).is_ok_and(|meta| meta.is_dir() && meta.mode() & OTHERS == 0) {
@@ -42,7 +54,10 @@ impl Root {
                 .mode(0o700)
                 .create(&dir)
                 .map_err(FileError::at("create directory", &dir))?;
-            if dir != self.path {
+            if dir == self.path {
+                // Again: only now nobody else can put anything into it.
+                self.claim()?;
+            } else {
                 fs::set_permissions(&dir, Permissions::from_mode(0o700))
                     .map_err(FileError::at("take from others the permissions of", &dir))?;
             }

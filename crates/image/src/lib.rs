@@ -47,5 +47,5 @@ pub use registry::{
 };
 pub use store::{
     HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store,
-    StoreError,
+    StoreError, claim,
 };

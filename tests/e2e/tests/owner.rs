@@ -132,3 +132,52 @@ fn a_state_directory_that_others_could_enter_is_closed_for_root() {
 fn a_state_directory_that_others_could_enter_is_closed_for_a_user() {
     promise(User::Ordinary);
 }
+
+/// Somebody prepares a state directory in a place where everybody may write, and root takes it.
+fn prepared_by_a_stranger(b: &Bulkhead) {
+    std::fs::create_dir_all(b.root()).unwrap();
+    let mode = |mode| {
+        std::fs::set_permissions(b.root(), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_way(&b.root());
+    mode(0o1777);
+    for piece in ["locks", "layers"] {
+        let path = b.root().join(piece);
+        assert!(stranger_can("mkdir", &["-p", path.to_str().unwrap()]));
+    }
+    let index = b.root().join("locks/index");
+    let index = index.to_str().unwrap();
+    assert!(stranger_can("touch", &[index]));
+    let import = || {
+        b.command(&["import", "-", "i:1"])
+            .with_input(bulkhead_e2e::busybox_tar())
+            .finish()
+    };
+    import()
+        .expect_code(1)
+        .says("is writable by others (mode 1777)")
+        .says("chmod 0700");
+    mode(0o755);
+    let stranger = STRANGER.to_string();
+    for verb in [&["images"][..], &["ps"], &["create", "i:1"]] {
+        b.run(verb)
+            .expect_code(1)
+            .says("belongs to user")
+            .says(&stranger)
+            .says("chown");
+    }
+    // Only the lock is left to be theirs.
+    for piece in ["locks", "layers"] {
+        std::os::unix::fs::chown(b.root().join(piece), Some(0), Some(0)).unwrap();
+    }
+    import().expect_code(1).says("locks/index belongs to user");
+    std::os::unix::fs::chown(index, Some(0), Some(0)).unwrap();
+    import().ok();
+}
+
+#[test]
+fn a_state_directory_that_a_stranger_prepared_is_refused() {
+    if let Some(b) = Bulkhead::new(User::Root) {
+        prepared_by_a_stranger(&b);
+    }
+}

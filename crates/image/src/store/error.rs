@@ -26,6 +26,24 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// A part of the state directory is somebody else's, who could change it or hold its locks.
+    #[error("{} belongs to user {owner}, and this is user {user}", .path.display())]
+    Foreign {
+        /// The directory, file or link.
+        path: PathBuf,
+        /// Name and number of its owner.
+        owner: String,
+        /// Name and number of who runs this.
+        user: String,
+    },
+    /// The state directory is one in which everybody may make files.
+    #[error("{} is writable by others (mode {mode:o})", .path.display())]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// `oci-layout` names a version that this program does not know.
     #[error("{} is no OCI image layout of version 1.0.0", .path.display())]
     Layout {
@@ -170,6 +188,7 @@ impl StoreError {
                 ErrorKind::NotFound | ErrorKind::InvalidInput => ErrorKind::Internal,
                 kind => kind,
             },
+            Self::Foreign { .. } | Self::Shared { .. } => ErrorKind::Denied,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::InUse { .. } | Self::ManyNames { .. } => ErrorKind::Conflict,
@@ -217,6 +236,12 @@ impl StoreError {
                     },
                 ..
             } => Some("if you trust the image, raise `images.memory` in the configuration"),
+            Self::Foreign { .. } => Some(
+                "choose a directory of your own with --root or BULKHEAD_ROOT; if you made this one and trust what is in it, change its owner with chown(1), or run as its owner",
+            ),
+            Self::Shared { .. } => Some(
+                "choose a directory of your own with --root or BULKHEAD_ROOT, or close this one: chmod 0700",
+            ),
             Self::MissingBlob { .. } => Some("pull or load the image again"),
             _ if self.kind() == ErrorKind::NoSpace => Some(
                 "free some space, for example with `bulkhead image prune`, or choose another --root",

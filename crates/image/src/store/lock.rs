@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 
+use super::owner::check;
 use super::private::FILE;
 use super::{Store, StoreError, io_error};
 
@@ -64,8 +65,11 @@ impl Store {
             .truncate(false)
             .write(true)
             .mode(FILE)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(io_error("open lock file", &path))?;
+        let meta = file.metadata().map_err(io_error("look at", &path))?;
+        check(&path, meta)?;
         Ok((file, path))
     }
 }

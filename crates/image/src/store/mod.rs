@@ -11,7 +11,7 @@
 //! * `index`: exclusive while `index.json` is read, changed and replaced.
 //! * `blob-…`, `layer-…`, `disk-…`: exclusive while that one object is made.
 //!
-//! Everything is its owner's alone (`private`): whoever can open a lock can hold it.
+//! Everything is its owner's alone (`private`), and the owner is who runs this (`owner`): whoever can open a lock can hold it.
 
 mod atomic;
 mod blob;
@@ -23,6 +23,7 @@ mod index;
 mod layers;
 mod lock;
 mod names;
+mod owner;
 mod private;
 mod remove;
 mod reserve;
@@ -41,6 +42,7 @@ pub use image::{HistoryEntry, Image};
 pub(crate) use index::{describe, name_of, set_names};
 pub use lock::Lease;
 pub(crate) use lock::Lock;
+pub use owner::claim;
 pub use remove::{ImageUse, PruneFilter, Pruned, Removed};
 
 use crate::budget::Bounds;
@@ -59,12 +61,14 @@ impl Store {
     /// Opens the store in `root`, and makes what is missing of it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; [`StoreError::Layout`] where `root/image` is of another version.
+    /// [`StoreError::Io`]; [`StoreError::Layout`] where `root/image` is of another version;
+    /// [`StoreError::Foreign`] and [`StoreError::Shared`] where somebody else could change it.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: Arc::from(root),
             bounds: Bounds::default(),
         };
+        store.claim()?;
         let marker = store.layout_dir().join("oci-layout");
         match fs::read_to_string(&marker) {
             Ok(text) => {

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 
+use super::owner::{claim, look};
 use super::{Store, StoreError, io_error};
 
 /// What only the owner may, as directories have it.
@@ -18,11 +19,32 @@ pub(super) const FILE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 
 /// The directories right below the state directory.
-const TOP: [&str; 6] = ["image", "layers", "disks", "tmp", "partial", "locks"];
+pub(super) const TOP: [&str; 6] = ["image", "layers", "disks", "tmp", "partial", "locks"];
+
+/// What is in those and decides over all the rest.
+pub(super) const INSIDE: [&str; 4] = [
+    "image/blobs",
+    "image/blobs/sha256",
+    "image/index.json",
+    "image/oci-layout",
+];
 
 impl Store {
+    /// Refuses a store that somebody else owns a part of.
+    pub(super) fn claim(&self) -> Result<(), StoreError> {
+        claim(self.root(), &[])
+    }
+
     /// Makes the directories that are missing.
     pub(super) fn make_directories(&self) -> Result<(), StoreError> {
+        let root = self.root();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY)
+            .create(root)
+            .map_err(io_error("create directory", root))?;
+        // Again: only now nobody else can put anything into it.
+        self.claim()?;
         for name in TOP.iter().chain(&["image/blobs", "image/blobs/sha256"]) {
             let dir = self.root().join(name);
             DirBuilder::new()
@@ -51,6 +73,7 @@ impl Store {
         let files = files.into_iter().flatten().map(|path| (path, FILE));
         let dirs = TOP.iter().map(|name| (self.root().join(name), DIRECTORY));
         for (path, mode) in files.chain(dirs) {
+            look(&path)?;
             let change = match fs::symlink_metadata(&path) {
                 Ok(meta) if meta.is_symlink() || meta.mode() & OTHERS == 0 => Ok(()),
                 Ok(_) => fs::set_permissions(&path, Permissions::from_mode(mode)),
