@@ -5,7 +5,7 @@
 set -euo pipefail
 
 suite=bookworm
-packages=(acpica-tools busybox-static ca-certificates docker-registry e2fsprogs erofs-utils mount procps python3 skopeo umoci "$@")
+packages=(acpica-tools busybox-static ca-certificates docker-registry e2fsprogs erofs-utils mount openssl procps python3 skopeo umoci "$@")
 # Nobody reads manuals in there.
 options=(--variant=essential --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*'
     --dpkgopt='path-exclude=/usr/share/locale/*')

@@ -42,8 +42,8 @@ pub use platform::{ParsePlatformError, Platform};
 pub use progress::{Outcome, Phase, Progress, Quiet};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
-    Credentials, CredentialsError, PullOptions, PushSummary, RegistryError, RegistryOptions,
-    RetryPolicy, Searched, pull, push,
+    CertificatesError, Credentials, CredentialsError, PullOptions, PushSummary, RegistryError,
+    RegistryOptions, RetryPolicy, Searched, pull, push,
 };
 pub use store::{
     HistoryEntry, Image, ImageDisk, ImageUse, Lease, PruneFilter, Pruned, Removed, Store,

@@ -83,6 +83,30 @@ fn an_honest_registry_is_pulled_from() {
 }
 
 #[test]
+fn a_peer_that_hangs_up_on_tls_is_not_spoken_to_in_the_clear() {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (sender, firsts) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut first = [0];
+            let _ = stream.read(&mut first);
+            let _ = sender.send(first[0]);
+        }
+    });
+    let scratch = Scratch::new();
+    let name = format!("{host}/some/image:tag").parse().unwrap();
+    pull(&scratch.store, &name, &options(), &Quiet).unwrap_err();
+    let firsts: Vec<u8> = firsts.try_iter().collect();
+    // The record type of a handshake (RFC 8446, 5.1).
+    assert!(
+        !firsts.is_empty() && firsts.iter().all(|first| *first == 22),
+        "{firsts:?}"
+    );
+}
+
+#[test]
 fn status_401_asks_for_credentials() {
     let (error, ..) =
         fails(|_, _| Some(Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\"")));

@@ -110,6 +110,16 @@ impl Bulkhead {
         }
     }
 
+    /// As [`Bulkhead::command`], where the files below `etc` are seen over those in /etc. For root only.
+    pub fn with_etc(&self, etc: &Path, args: &[&str]) -> Prepared {
+        let over = "mount -t overlay overlay -o lowerdir=\"$0\":/etc /etc && exec \"$@\"";
+        let etc = etc.to_str().expect("a path in UTF-8");
+        Prepared {
+            process: self.wrapped(&["unshare", "--mount", "sh", "-c", over, etc], args),
+            input: None,
+        }
+    }
+
     /// `WRAPPER bulkhead ARGS`.
     fn wrapped(&self, wrapper: &[&str], args: &[&str]) -> Command {
         let binary = self.binary.as_os_str();

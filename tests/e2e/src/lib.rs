@@ -26,7 +26,7 @@ pub use hostile::HostileKernel;
 pub use image::{Entry, busybox_tar, debian_archive, layer};
 pub use leftovers::{Process, sandbox_processes};
 pub use platform::{Isolation, isolation, needs, patience, scaled, wait_until};
-pub use registry::{DockerRegistry, Fault, FaultyRegistry};
+pub use registry::{DockerRegistry, Fault, FaultyRegistry, TLS_NAME};
 pub use terminal::Terminal;
 
 /// Defines a test once and runs it both as root and as an ordinary user.

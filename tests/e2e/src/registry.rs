@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +14,13 @@ pub struct DockerRegistry {
     child: Child,
     /// The port it listens on.
     pub port: u16,
-    _storage: tempfile::TempDir,
+    storage: tempfile::TempDir,
 }
+
+const PASSWORD: &str = "auth: {htpasswd: {realm: test, path: HTPASSWD}}\n";
+
+/// Another name of a registry with TLS; nothing but a test's own /etc/hosts knows it.
+pub const TLS_NAME: &str = "registry.test";
 
 /// bcrypt of `correct horse`, for the user `alice`.
 const HTPASSWD: &str = "alice:$2b$05$OtU4p5ZxFzRTDeURNL9pzeoq9IaKCO4CRBoU2U6WqK9yP40.K/xAG\n";
@@ -22,16 +28,27 @@ const HTPASSWD: &str = "alice:$2b$05$OtU4p5ZxFzRTDeURNL9pzeoq9IaKCO4CRBoU2U6WqK9
 impl DockerRegistry {
     /// Starts it; `None` (said loudly) when the package is missing.
     pub fn start() -> Option<Self> {
-        Self::with("")
+        Self::with("", false)
+    }
+
+    /// Starts it with basic authentication for `alice` / `correct horse`, and TLS with a certificate as Docker's
+    /// tutorial makes it: self-signed, `CA:TRUE`, for `localhost` and [`TLS_NAME`].
+    pub fn start_with_tls() -> Option<Self> {
+        Self::with(PASSWORD, true)
+    }
+
+    /// The certificate, in PEM format.
+    pub fn certificate(&self) -> PathBuf {
+        self.storage.path().join("registry.crt")
     }
 
     /// Starts it with basic authentication for `alice` / `correct horse`.
     pub fn start_with_password() -> Option<Self> {
-        Self::with("auth: {htpasswd: {realm: test, path: HTPASSWD}}\n")
+        Self::with(PASSWORD, false)
     }
 
-    fn with(auth: &str) -> Option<Self> {
-        if !crate::tool_exists("docker-registry") {
+    fn with(auth: &str, tls: bool) -> Option<Self> {
+        if !crate::tool_exists("docker-registry") || (tls && !crate::tool_exists("openssl")) {
             return None;
         }
         let storage = tempfile::tempdir().expect("temporary directory");
@@ -39,10 +56,20 @@ impl DockerRegistry {
         let path = |name: &str| storage.path().join(name);
         std::fs::write(path("htpasswd"), HTPASSWD).expect("htpasswd");
         let auth = auth.replace("HTPASSWD", &path("htpasswd").to_string_lossy());
+        let mut listen = format!("addr: '127.0.0.1:{port}'");
+        if tls {
+            let (key, crt) = (path("registry.key"), path("registry.crt"));
+            certify(&key, &crt);
+            // Who runs the commands may be another user.
+            std::fs::set_permissions(storage.path(), std::fs::Permissions::from_mode(0o755))
+                .expect("chmod");
+            let (key, crt) = (key.display(), crt.display());
+            listen += &format!(", tls: {{certificate: {crt}, key: {key}}}");
+        }
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n{auth}",
+             http: {{{listen}}}\n{auth}",
             path("data").display()
         );
         std::fs::write(path("config.yml"), config).expect("registry configuration");
@@ -56,7 +83,7 @@ impl DockerRegistry {
         let registry = Self {
             child,
             port,
-            _storage: storage,
+            storage,
         };
         let answers = crate::wait_until(Duration::from_secs(10), || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -69,6 +96,15 @@ impl DockerRegistry {
     pub fn image(&self, name: &str) -> String {
         format!("localhost:{}/{name}", self.port)
     }
+}
+
+fn certify(key: &Path, crt: &Path) {
+    let names = format!("subjectAltName=DNS:localhost,DNS:{TLS_NAME}");
+    let (key, crt) = (key.to_string_lossy(), crt.to_string_lossy());
+    let kind = ["-newkey", "rsa:2048", "-nodes", "-sha256", "-days", "2"];
+    let words = ["req", "-x509", "-subj", "/CN=test", "-addext", &names];
+    let files = ["-keyout", &*key, "-out", &*crt];
+    crate::run_tool("openssl", &[&words[..], &kind, &files].concat()).ok();
 }
 
 impl Drop for DockerRegistry {
@@ -140,6 +176,11 @@ fn relay(
     left: &AtomicU32,
 ) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
+    // The record type of a TLS handshake (RFC 8446, 5.1), which servers of plain HTTP answer like this.
+    if reader.fill_buf().ok()?.first() == Some(&22) {
+        let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+        return client.write_all(answer).ok();
+    }
     let mut head = String::new();
     let mut length = 0u64;
     loop {

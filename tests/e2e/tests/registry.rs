@@ -1,8 +1,8 @@
 //! Pull and push against a real docker-registry, and against one that fails.
 
 use bulkhead_e2e::{
-    Bulkhead, DockerRegistry, Entry, Fault, FaultyRegistry, User, each_user, layer, run_tool,
-    tool_exists,
+    Bulkhead, DockerRegistry, Entry, Fault, FaultyRegistry, Finished, TLS_NAME, User, each_user,
+    layer, run_tool, tool_exists,
 };
 
 each_user! {
@@ -41,6 +41,23 @@ each_user! {
         std::fs::create_dir_all(&theirs).unwrap();
         std::fs::rename(b.home().join(".docker/config.json"), theirs.join("auth.json")).unwrap();
         b.run(&["push", &image]).ok();
+    }
+
+    /// Only the first of several requests at once found out that the registry speaks TLS; the others failed with 400.
+    a_push_to_a_registry_with_tls_on_loopback_speaks_tls(b) {
+        let Some(registry) = DockerRegistry::start_with_tls() else { return };
+        let image = registry.image("private:1");
+        b.run(&["tag", "busybox", &image]).ok();
+        b.run(&["push", &image]).expect_code(1).says("docker login").says("there are none");
+        b.run(&["pull", &image]).expect_code(1).says("docker login").says("there are none");
+        let host = format!("localhost:{}", registry.port);
+        log_in(b, &host, "alice:wrong");
+        b.run(&["push", &image]).expect_code(1).says("wants other credentials");
+        b.run(&["pull", &image]).expect_code(1).says("wants other credentials");
+        log_in(b, &host, "alice:correct horse");
+        b.run(&["push", &image]).ok();
+        b.run(&["rmi", "-f", &image, "busybox"]).ok();
+        b.run(&["pull", &image]).ok();
     }
 
     a_local_image_for_another_platform_is_not_taken_for_the_wanted_one(b) {
@@ -118,6 +135,30 @@ each_user! {
     }
 }
 
+/// Writes what `docker login` would for `user:password`.
+fn log_in(b: &Bulkhead, host: &str, login: &str) {
+    // base64 (RFC 4648, 4).
+    let mut text = Vec::new();
+    for bytes in login.as_bytes().chunks(3) {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let at = |n: usize| u32::from(bytes.get(n).copied().unwrap_or(0));
+        let group = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            let index = (group >> (18 - 6 * digit)) as usize & 63;
+            text.push(if digit <= bytes.len() {
+                DIGITS[index]
+            } else {
+                b'='
+            });
+        }
+    }
+    let auth = String::from_utf8(text).unwrap();
+    std::fs::create_dir_all(b.home().join(".docker")).unwrap();
+    let config = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"{auth}\"}}}}}}");
+    std::fs::write(b.home().join(".docker/config.json"), config).unwrap();
+}
+
 /// Pushes an image with a layer worth downloading and removes every local trace of it.
 fn published(b: &Bulkhead, registry: &DockerRegistry, name: &str) -> String {
     let image = registry.image(name);
@@ -157,4 +198,127 @@ fn plain_http_needs_loopback_or_permission() {
     let out = b.run(&["pull", "192.0.2.1:5000/x:1"]);
     assert_eq!(out.code, 1);
     assert!(!out.stderr.contains("http://"), "{}", out.stderr);
+}
+
+/// A registry with a self-signed certificate, under names that are not loopback's, and a user who is logged in.
+struct Elsewhere {
+    b: Bulkhead,
+    registry: DockerRegistry,
+    etc: tempfile::TempDir,
+    image: String,
+}
+
+impl Elsewhere {
+    fn called(name: &str) -> Option<Self> {
+        let b = Bulkhead::with_busybox(User::Root)?;
+        let registry = DockerRegistry::start_with_tls()?;
+        let etc = tempfile::tempdir().unwrap();
+        std::fs::write(etc.path().join("hosts"), format!("127.0.0.1 {name}\n")).unwrap();
+        let host = format!("{name}:{}", registry.port);
+        log_in(&b, &host, "alice:correct horse");
+        let image = format!("{host}/box:1");
+        b.run(&["tag", "busybox", &image]).ok();
+        Some(Self {
+            b,
+            registry,
+            etc,
+            image,
+        })
+    }
+
+    /// Puts the registry's certificate where Docker has it.
+    fn trust(&self) {
+        let host = self.image.split('/').next().unwrap();
+        let dir = self.etc.path().join("docker/certs.d").join(host);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::copy(self.registry.certificate(), dir.join("ca.crt")).unwrap();
+    }
+
+    fn push(&self) -> Finished {
+        self.b
+            .with_etc(self.etc.path(), &["push", &self.image])
+            .finish()
+    }
+
+    fn pull(&self) -> Finished {
+        self.b
+            .with_etc(self.etc.path(), &["pull", &self.image])
+            .finish()
+    }
+}
+
+/// What Docker's tutorial makes is an authority's certificate, which was refused as a server's wherever it was put.
+#[test]
+fn a_self_signed_certificate_is_trusted_where_docker_trusts_it() {
+    let Some(e) = Elsewhere::called(TLS_NAME) else {
+        return;
+    };
+    for refused in [e.push(), e.pull()] {
+        let refused = refused.expect_code(1)
+            .says("the certificate of registry.test is that of an authority, and not among those that are trusted here")
+            .says("/etc/docker/certs.d");
+        assert!(
+            !refused.stderr.contains("CaUsedAsEndEntity"),
+            "{}",
+            refused.stderr
+        );
+    }
+    let file = e.registry.certificate();
+    e.b.with_etc(e.etc.path(), &["push", &e.image])
+        .with_env("SSL_CERT_FILE", file.to_str().unwrap())
+        .finish()
+        .ok();
+    e.trust();
+    e.push().ok();
+    e.b.run(&["rmi", "-f", &e.image, "busybox"]).ok();
+    e.pull().ok();
+}
+
+#[test]
+fn a_trusted_certificate_for_another_name_is_refused_in_words() {
+    let Some(e) = Elsewhere::called("other.test") else {
+        return;
+    };
+    e.trust();
+    e.push()
+        .expect_code(1)
+        .says("the certificate of other.test is for localhost, registry.test, not for other.test");
+}
+
+#[test]
+fn an_insecure_registry_may_show_any_certificate() {
+    let Some(e) = Elsewhere::called("other.test") else {
+        return;
+    };
+    let dir = e.b.home().join(".config/bulkhead");
+    std::fs::create_dir_all(&dir).unwrap();
+    let host = e.image.split('/').next().unwrap();
+    std::fs::write(
+        dir.join("config.toml"),
+        format!("insecure-registries = [\"{host}\"]\n"),
+    )
+    .unwrap();
+    e.push().ok();
+    e.b.run(&["rmi", "-f", &e.image, "busybox"]).ok();
+    e.pull().ok();
+}
+
+#[test]
+fn a_damaged_certificate_is_named() {
+    let Some(e) = Elsewhere::called(TLS_NAME) else {
+        return;
+    };
+    e.trust();
+    let host = e.image.split('/').next().unwrap();
+    let file = e
+        .etc
+        .path()
+        .join("docker/certs.d")
+        .join(host)
+        .join("ca.crt");
+    std::fs::write(&file, "not a certificate").unwrap();
+    e.push()
+        .expect_code(1)
+        .says(&format!("/etc/docker/certs.d/{host}/ca.crt"))
+        .says("PEM");
 }

@@ -8,8 +8,32 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::error::RegistryError;
+use super::trouble::Trouble;
 
 impl Client<'_> {
+    /// The error that no answer at all means.
+    pub(super) fn unreachable(&self, operation: &str, source: reqwest::Error) -> RegistryError {
+        let (registry, operation) = (self.registry(), operation.to_owned());
+        match Trouble::of(&source) {
+            Trouble::Certificate(reason) => RegistryError::Untrusted {
+                registry,
+                operation,
+                // A token service, or where a blob is stored, may be another host than the registry.
+                host: source
+                    .url()
+                    .and_then(|url| url.host_str())
+                    .unwrap_or_else(|| self.reference.registry())
+                    .to_owned(),
+                reason,
+            },
+            _ => RegistryError::Transport {
+                registry,
+                operation,
+                source,
+            },
+        }
+    }
+
     /// The error that an unwelcome answer means.
     pub(super) async fn refusal(&self, operation: &str, mut response: Response) -> RegistryError {
         let status = response.status();
@@ -75,14 +99,7 @@ impl Client<'_> {
             match response.chunk().await {
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Ok(None) => return Ok(bytes),
-                Err(source) => {
-                    let operation = format!("read {what}");
-                    return Err(RegistryError::Transport {
-                        registry: self.registry(),
-                        operation,
-                        source,
-                    });
-                }
+                Err(source) => return Err(self.unreachable(&format!("read {what}"), source)),
             }
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if length > limit {

@@ -1,5 +1,6 @@
 //! One registry's HTTP API: addresses, authentication, repetition, and errors in our own words.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,8 +11,11 @@ use super::answers::retry_after;
 use super::auth::Credentials;
 use super::credentials::{self, Searched};
 use super::error::RegistryError;
-use super::hosts::{extra_certificates, is_loopback};
+use super::hosts::{CERTS_D, is_loopback};
 use super::retry::is_transient;
+use super::scheme::Scheme;
+use super::trouble::Trouble;
+use super::trust::{Authorities, client_config, server_name};
 use super::{RegistryOptions, RetryPolicy};
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -31,9 +35,7 @@ pub(super) enum Access {
 pub(super) struct Client<'a> {
     pub(super) http: reqwest::Client,
     pub(super) reference: &'a Reference,
-    base: Mutex<String>,
-    /// Whether HTTPS was not tried yet and may be the answer.
-    may_upgrade: bool,
+    pub(super) scheme: Scheme,
     pub(super) scopes: Vec<String>,
     pub(super) credentials: Option<Credentials>,
     /// Where credentials were looked for, if there are none.
@@ -51,35 +53,40 @@ impl<'a> Client<'a> {
         options: &RegistryOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, RegistryError> {
-        // A second call finds one installed, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let host = reference.api_host();
         let insecure = options
             .insecure
             .iter()
             .any(|one| one == host || one == reference.registry());
-        let plain = insecure || is_loopback(host);
-        let builder = || {
-            let builder = reqwest::Client::builder()
-                .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(SILENCE_TIMEOUT)
-                .tls_danger_accept_invalid_certs(insecure);
-            if is_loopback(host) {
-                // A proxy's loopback is another machine.
-                builder.no_proxy()
-            } else {
-                builder
-            }
+        let lenient = insecure || is_loopback(host);
+        let authorities = Authorities::of_system()
+            .and_of_registry(Path::new(CERTS_D), host)
+            .map_err(|source| RegistryError::Certificates {
+                registry: reference.registry().to_owned(),
+                source,
+            })?;
+        if authorities.is_empty() && !lenient {
+            return Err(RegistryError::NoAuthorities {
+                registry: reference.registry().to_owned(),
+            });
+        }
+        let unverified = if lenient { server_name(host) } else { None };
+        let tls = client_config(authorities, unverified)
+            .map_err(|source| RegistryError::Tls { source })?;
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE_TIMEOUT)
+            .tls_backend_preconfigured(tls);
+        let builder = if is_loopback(host) {
+            // A proxy's loopback is another machine.
+            builder.no_proxy()
+        } else {
+            builder
         };
-        let certificates = extra_certificates(host);
-        let built = builder().tls_certs_merge(certificates.clone()).build();
-        let http = match built {
-            // Without the system's authorities there is no client at all, which plain HTTP does not need.
-            Err(_) if plain => builder().tls_certs_only(certificates).build(),
-            other => other,
-        };
-        let http = http.map_err(|source| RegistryError::Client { source })?;
+        let http = builder
+            .build()
+            .map_err(|source| RegistryError::Client { source })?;
         let actions = if access == Access::Pull {
             "pull"
         } else {
@@ -101,8 +108,7 @@ impl<'a> Client<'a> {
         Ok(Self {
             http,
             reference,
-            base: Mutex::new(format!("{}://{host}", if plain { "http" } else { "https" })),
-            may_upgrade: plain,
+            scheme: Scheme::new(lenient),
             scopes,
             credentials: found.credentials,
             searched: found.searched,
@@ -122,10 +128,7 @@ impl<'a> Client<'a> {
     }
 
     pub(super) fn base(&self) -> String {
-        self.base.lock().map_or_else(
-            |poisoned| poisoned.into_inner().clone(),
-            |base| base.clone(),
-        )
+        format!("{}://{}", self.scheme.name(), self.reference.api_host())
     }
 
     /// Whether a request to `url` may carry the registry's credentials: only the registry itself.
@@ -174,35 +177,20 @@ impl<'a> Client<'a> {
                 }
                 Ok(response) => {
                     let (status, asked) = (response.status(), retry_after(&response));
-                    let transient = is_transient(status);
                     let error = self.refusal(operation, response).await;
-                    // How Go's servers and nginx answer HTTP on a port that speaks HTTPS.
-                    if status == StatusCode::BAD_REQUEST && self.to_https() {
-                        continue;
-                    }
-                    if !transient {
+                    if !is_transient(status) {
                         return Err(error);
                     }
                     (error, asked)
                 }
                 Err(source) => {
-                    if self.upgrade(&source) {
-                        continue;
-                    }
                     // Nobody listening, or no such host: that rarely changes within seconds.
                     failed += if source.is_connect() { 2 } else { 0 };
-                    if source.is_builder() || source.is_redirect() {
+                    let lasting = matches!(Trouble::of(&source), Trouble::Certificate(_));
+                    if lasting || source.is_builder() || source.is_redirect() {
                         failed = self.retry.attempts;
                     }
-                    let operation = operation.to_owned();
-                    (
-                        RegistryError::Transport {
-                            registry: self.registry(),
-                            operation,
-                            source,
-                        },
-                        None,
-                    )
+                    (self.unreachable(operation, source), None)
                 }
             };
             failed += 1;
@@ -231,6 +219,7 @@ impl<'a> Client<'a> {
         &self,
         build: &(dyn Fn(&reqwest::Client) -> RequestBuilder + Sync),
     ) -> Result<Response, reqwest::Error> {
+        self.settle_scheme().await?;
         let mut request = build(&self.http).build()?;
         if self.is_home(request.url())
             && let Some(value) = self
@@ -242,36 +231,5 @@ impl<'a> Client<'a> {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         self.http.execute(request).await
-    }
-
-    /// A loopback or insecure registry that does not speak HTTP may speak HTTPS.
-    fn upgrade(&self, error: &reqwest::Error) -> bool {
-        if !self.may_upgrade || error.is_connect() || error.is_timeout() || error.is_body() {
-            return false;
-        }
-        // Only an answer that is no HTTP at all hints at TLS; a cut connection does not.
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            if cause.to_string().contains("invalid HTTP version") {
-                return self.to_https();
-            }
-            source = cause.source();
-        }
-        false
-    }
-
-    /// Speaks HTTPS from now on; `false` where it does already.
-    fn to_https(&self) -> bool {
-        if !self.may_upgrade {
-            return false;
-        }
-        let Ok(mut base) = self.base.lock() else {
-            return false;
-        };
-        let Some(rest) = base.strip_prefix("http://") else {
-            return false;
-        };
-        *base = format!("https://{rest}");
-        true
     }
 }

@@ -1,10 +1,10 @@
 //! What can go wrong between here and a registry.
 
-use std::error::Error;
-
 use bulkhead_types::Digest;
 
 use super::credentials::{CredentialsError, Searched};
+use super::trouble::Trouble;
+use super::trust::CertificatesError;
 use crate::kind::ErrorKind;
 use crate::manifest::ManifestError;
 use crate::store::StoreError;
@@ -82,6 +82,33 @@ pub enum RegistryError {
         operation: String,
         /// What the registry said.
         detail: String,
+    },
+    /// A certificate that is not trusted.
+    #[error("cannot reach {registry} to {operation}: the certificate of {host} {reason}")]
+    Untrusted {
+        /// Host.
+        registry: String,
+        /// What was tried.
+        operation: String,
+        /// Whose certificate it is; another host where the registry refers to one.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of certificates for this registry that cannot be used.
+    #[error("cannot speak to {registry}")]
+    Certificates {
+        /// Host.
+        registry: String,
+        /// Why.
+        #[source]
+        source: CertificatesError,
+    },
+    /// No authority is known that could vouch for any registry.
+    #[error("cannot speak to {registry}: this host knows no certificate authorities")]
+    NoAuthorities {
+        /// Host.
+        registry: String,
     },
     /// No connection, or one that broke before the answer came.
     #[error("cannot reach {registry} to {operation}")]
@@ -175,13 +202,18 @@ pub enum RegistryError {
     #[error("{0} cannot be pushed: a name with a tag is needed")]
     NoTag(String),
     /// The HTTP client could not be set up.
-    #[error(
-        "cannot set up the HTTPS client (it needs the system's certificate authorities: Debian's package ca-certificates)"
-    )]
+    #[error("cannot set up the HTTP client")]
     Client {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// TLS could not be set up.
+    #[error("cannot set up TLS")]
+    Tls {
+        /// Why.
+        #[source]
+        source: rustls::Error,
     },
     /// The event loop could not be set up.
     #[error("cannot start an event loop")]
@@ -208,6 +240,7 @@ impl RegistryError {
             Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Status { .. }
             | Self::Transport { .. }
+            | Self::Untrusted { .. }
             | Self::Cut { .. }
             | Self::BlobNotFound { .. } => ErrorKind::Unavailable,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::Corrupt,
@@ -215,10 +248,12 @@ impl RegistryError {
                 source: ManifestError::NoPlatform { .. },
                 ..
             } => ErrorKind::NotFound,
-            Self::Document { .. } | Self::Protocol { .. } | Self::NoTag(_) => {
-                ErrorKind::InvalidInput
-            }
-            Self::Client { .. } | Self::Runtime { .. } => ErrorKind::Internal,
+            Self::Document { .. }
+            | Self::Protocol { .. }
+            | Self::NoTag(_)
+            | Self::Certificates { .. }
+            | Self::NoAuthorities { .. } => ErrorKind::InvalidInput,
+            Self::Client { .. } | Self::Tls { .. } | Self::Runtime { .. } => ErrorKind::Internal,
             Self::Store(error) => error.kind(),
         }
     }
@@ -238,6 +273,15 @@ impl RegistryError {
             Self::Cut { .. } => Some("pull again: it continues where it stopped"),
             Self::RateLimited { .. } => Some("wait, or log in for a higher limit"),
             Self::Transport { source, .. } => Trouble::of(source).hint(),
+            Self::Untrusted { .. } => Some(
+                "put its authority's certificate, or its own, into /etc/docker/certs.d/REGISTRY/ca.crt, or name the registry in insecure-registries of the configuration",
+            ),
+            Self::Certificates { .. } => {
+                Some("put a certificate in PEM format there, or remove the file")
+            }
+            Self::NoAuthorities { .. } => {
+                Some("install the system's, Debian's package ca-certificates")
+            }
             Self::Document {
                 source: ManifestError::NoPlatform { .. },
                 ..
@@ -248,105 +292,10 @@ impl RegistryError {
     }
 }
 
-/// Why there is no connection, as far as the remedy differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    /// The host has no address.
-    Name,
-    /// Nobody listens.
-    Refused,
-    /// Something answers that does not speak TLS.
-    PlainHttp,
-    /// Something answers with a certificate that nobody vouches for.
-    Certificate,
-    Other,
-}
-
-impl Trouble {
-    fn of(error: &reqwest::Error) -> Self {
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(current) = next {
-            match current.downcast_ref::<rustls::Error>() {
-                Some(rustls::Error::InvalidMessage(_)) => return Self::PlainHttp,
-                Some(rustls::Error::InvalidCertificate(_)) => return Self::Certificate,
-                _ => {}
-            }
-            let io = current.downcast_ref::<std::io::Error>();
-            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-                return Self::Refused;
-            }
-            // The client's own name for it; there is no type.
-            if current.to_string() == "dns error" {
-                return Self::Name;
-            }
-            // An error inside an I/O error is no source of it.
-            let inside = io.and_then(std::io::Error::get_ref);
-            next = match inside {
-                Some(inside) => Some(inside),
-                None => current.source(),
-            };
-        }
-        Self::Other
-    }
-
-    fn hint(self) -> Option<&'static str> {
-        match self {
-            Self::Name => Some("check the registry's name, and /etc/resolv.conf"),
-            Self::Refused => Some("nothing listens there: check the registry's name and port"),
-            Self::PlainHttp => Some(
-                "a registry that speaks plain HTTP must be named in insecure-registries of the configuration, unless it is on loopback",
-            ),
-            Self::Certificate => Some(
-                "put the certificate of its authority into /etc/docker/certs.d/REGISTRY/ca.crt, or name it in insecure-registries of the configuration",
-            ),
-            Self::Other => None,
-        }
-    }
-}
-
 fn said(detail: &str) -> String {
     if detail.is_empty() {
         String::new()
     } else {
         format!(": {detail}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-
-    use super::*;
-
-    #[test]
-    fn only_a_server_without_tls_is_answered_with_advice_about_http() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 1024]).unwrap();
-            stream
-                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                .unwrap();
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
-        let get = |address| {
-            runtime
-                .block_on(client.get(format!("https://{address}/v2/")).send())
-                .unwrap_err()
-        };
-        let error = get(address);
-        assert_eq!(Trouble::of(&error), Trouble::PlainHttp, "{error:?}");
-        server.join().unwrap();
-        assert_eq!(Trouble::of(&get(address)), Trouble::Refused);
     }
 }

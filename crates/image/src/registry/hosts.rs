@@ -1,7 +1,7 @@
 //! What is special about some hosts.
 
-use std::fs;
-use std::path::Path;
+/// Where Docker's users keep the authorities of one registry, in `HOST[:PORT]/*.crt`.
+pub(super) const CERTS_D: &str = "/etc/docker/certs.d";
 
 /// Whether a host is this machine, where nobody listens in.
 pub(super) fn is_loopback(host: &str) -> bool {
@@ -13,21 +13,6 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || name
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-/// Authorities that Docker's users keep per registry in `/etc/docker/certs.d/HOST/*.crt`.
-pub(super) fn extra_certificates(host: &str) -> Vec<reqwest::Certificate> {
-    let dir = Path::new("/etc/docker/certs.d").join(host);
-    let files = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let pems = files
-        .filter(|path| path.extension().is_some_and(|e| e == "crt"))
-        .filter_map(|path| fs::read(path).ok());
-    pems.flat_map(|pem| reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default())
-        .collect()
 }
 
 #[cfg(test)]

@@ -81,16 +81,12 @@ impl Client<'_> {
                 Ok(response) => return Err(self.refusal("get a token", response).await),
                 Err(source) => {
                     let operation = format!("get a token from {realm}");
-                    (
-                        RegistryError::Transport {
-                            registry: self.registry(),
-                            operation,
-                            source,
-                        },
-                        None,
-                    )
+                    (self.unreachable(&operation, source), None)
                 }
             };
+            if matches!(error, RegistryError::Untrusted { .. }) {
+                return Err(error);
+            }
             failed += 1;
             self.pause(failed, (error, asked)).await?;
         }

@@ -16,6 +16,9 @@ mod login;
 mod pull;
 mod push;
 mod retry;
+mod scheme;
+mod trouble;
+mod trust;
 mod upload;
 
 pub use auth::Credentials;
@@ -24,12 +27,13 @@ pub use error::RegistryError;
 pub use pull::{PullOptions, pull};
 pub use push::{PushSummary, push};
 pub use retry::RetryPolicy;
+pub use trust::CertificatesError;
 
 /// How to speak to registries.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
-    /// `host[:port]` of registries that may be reached over HTTP or with a certificate that cannot
-    /// be verified. Loopback addresses may be reached over HTTP always.
+    /// `host[:port]` of registries that may speak plain HTTP, or show any certificate over HTTPS. Those on
+    /// loopback may always.
     pub insecure: Vec<String>,
     /// Credentials to use instead of those that `docker login` and its kin wrote.
     pub credentials: Option<Credentials>,

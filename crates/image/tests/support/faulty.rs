@@ -130,6 +130,10 @@ fn answer(
     image: &Fixture,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
+    // The record type of a TLS handshake (RFC 8446, 5.1), which servers of plain HTTP answer like this.
+    if reader.fill_buf()?.first() == Some(&22) {
+        return write_reply(stream, &Reply::new(400, ""), false);
+    }
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);

@@ -29,11 +29,23 @@ const FILES: List = &[
     ),
     (
         "/etc/bulkhead/config.toml, ~/.config/bulkhead/config.toml",
-        "The configuration. The second wins over the first, key by key.",
+        "The configuration. The second wins over the first, key by key. Registries in insecure-registries are not \
+         verified and may speak plain HTTP, as may those on loopback.",
     ),
     (
         "~/.cache/bulkhead/kernels",
         "Guest kernels that 'make kernel' built.",
+    ),
+];
+/// Of the verbs that talk to registries.
+const REGISTRY_FILES: List = &[
+    (
+        "/etc/docker/certs.d/HOST[:PORT]/*.crt",
+        "Certificates in PEM format that are trusted for this registry, besides the system's: of authorities, or its own.",
+    ),
+    (
+        "~/.docker/config.json, ~/.config/containers/auth.json",
+        "Credentials that docker login, podman login or skopeo login wrote.",
     ),
 ];
 const ENVIRONMENT: List = &[
@@ -53,6 +65,10 @@ const ENVIRONMENT: List = &[
 ];
 /// Of the verbs that talk to registries.
 const REGISTRY_ENVIRONMENT: List = &[
+    (
+        "SSL_CERT_FILE, SSL_CERT_DIR",
+        "Certificate authorities, in place of the system's.",
+    ),
     (
         "REGISTRY_AUTH_FILE",
         "The file with the credentials for registries, in place of every other.",
@@ -154,14 +170,16 @@ fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
         roff.text([bold(*line)]);
         roff.text([roman(format!("{text}."))]);
     }
-    list(&mut roff, "FILES", &[FILES]);
     match verb {
-        "run" | "create" | "pull" | "push" => list(
-            &mut roff,
-            "ENVIRONMENT",
-            &[ENVIRONMENT, REGISTRY_ENVIRONMENT],
-        ),
-        _ => list(&mut roff, "ENVIRONMENT", &[ENVIRONMENT]),
+        "run" | "create" | "pull" | "push" => {
+            list(&mut roff, "FILES", &[FILES, REGISTRY_FILES]);
+            let both = [ENVIRONMENT, REGISTRY_ENVIRONMENT];
+            list(&mut roff, "ENVIRONMENT", &both);
+        }
+        _ => {
+            list(&mut roff, "FILES", &[FILES]);
+            list(&mut roff, "ENVIRONMENT", &[ENVIRONMENT]);
+        }
     }
     let exits = match verb {
         "run" => CONTAINER_EXITS,
@@ -182,5 +200,24 @@ fn list(roff: &mut Roff, heading: &str, lists: &[List]) {
         roff.control("TP", []);
         roff.text([bold(*name)]);
         roff.text([roman(*text)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_registries_say_where_certificates_are() {
+        let mut tree = full_tree();
+        tree.build();
+        let text = |verb: &str| {
+            let command = tree.find_subcommand(verb).unwrap().clone();
+            String::from_utf8(page(&command, verb).unwrap()).unwrap()
+        };
+        for verb in ["pull", "push", "run", "create"] {
+            assert!(text(verb).contains("/etc/docker/certs.d/"), "{verb}");
+        }
+        assert!(!text("ps").contains("certs.d"));
     }
 }
