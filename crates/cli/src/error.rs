@@ -115,9 +115,12 @@ pub enum CliError {
     /// `--signal`, `--stop-signal`.
     #[error(transparent)]
     Signal(#[from] bulkhead_types::ParseSignalError),
-    /// `push --all-tags` of a repository that has none.
-    #[error("an image does not exist locally with the tag: {0}")]
+    /// `push` of a repository of which nothing is here, in Docker's words.
+    #[error("An image does not exist locally with the tag: {0}")]
     NothingToPush(String),
+    /// `push` of a tag that is not here, while others of its repository are.
+    #[error("tag does not exist: {0}")]
+    NoSuchTag(String),
     /// `tag` to a digest.
     #[error("refusing to create a tag with a digest reference")]
     TagIsDigest,

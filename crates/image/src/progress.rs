@@ -32,7 +32,7 @@ impl Phase {
             Self::Downloading => "Downloading",
             Self::Verifying => "Verifying",
             Self::Converting => "Converting",
-            Self::Uploading => "Uploading",
+            Self::Uploading => "Pushing",
             Self::Loading => "Loading",
             Self::Saving => "Saving",
             Self::Merging => "Merging",

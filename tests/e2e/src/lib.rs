@@ -14,6 +14,7 @@ mod image;
 mod leftovers;
 mod platform;
 mod registry;
+mod screen;
 mod terminal;
 
 pub use bulkhead_harness::{cannot_run, guard, say_cannot_run};
@@ -27,6 +28,7 @@ pub use image::{Entry, busybox_tar, debian_archive, layer};
 pub use leftovers::{Process, sandbox_processes};
 pub use platform::{Isolation, isolation, needs, patience, scaled, wait_until};
 pub use registry::{DockerRegistry, Fault, FaultyRegistry, TLS_NAME};
+pub use screen::screen;
 pub use terminal::Terminal;
 
 /// Defines a test once and runs it both as root and as an ordinary user.

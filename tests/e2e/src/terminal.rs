@@ -18,10 +18,15 @@ pub struct Terminal {
 
 impl Terminal {
     /// Starts `command` as the foreground job of a new terminal of 24 by 80.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with_columns(command, 80)
+    }
+
+    /// As [`Terminal::start`], with as many columns.
+    pub fn start_with_columns(mut command: Command, columns: u16) -> Self {
         let size = nix::pty::Winsize {
             ws_row: 24,
-            ws_col: 80,
+            ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };

@@ -60,6 +60,32 @@ each_user! {
         b.run(&["pull", &image]).ok();
     }
 
+    pull_and_push_speak_as_dockers_do(b) {
+        let Some(registry) = DockerRegistry::start() else { return };
+        let (image, latest) = (registry.image("team/box:v1"), registry.image("team/box"));
+        b.run(&["push", &latest]).expect_code(1)
+            .says(&format!("An image does not exist locally with the tag: {latest}"));
+        b.run(&["tag", "busybox", &image]).ok();
+        b.run(&["push", &latest]).expect_code(1).says(&format!("tag does not exist: {latest}:latest"));
+        b.run(&["tag", "busybox", &latest]).ok();
+        let pushed = b.run(&["push", &latest]).ok();
+        assert!(pushed.text().starts_with("Using default tag: latest\nThe push refers to repository ["), "{}", pushed.text());
+        let ends: Vec<&str> = pushed.stderr.lines().filter(|line| line.ends_with(": Pushed")).collect();
+        assert_eq!(ends.len(), 1, "the configuration is no layer: {}", pushed.stderr);
+        let again = b.run(&["push", &image]).ok().says("Layer already exists");
+        assert!(!again.text().contains("Using default tag"), "{}", again.text());
+        b.run(&["rmi", "-f", &image, &latest, "busybox"]).ok();
+        let pulled = b.run(&["pull", &latest]).ok();
+        assert!(pulled.text().starts_with("Using default tag: latest\nDigest: sha256:"), "{}", pulled.text());
+        assert!(pulled.stderr.starts_with("latest: Pulling from team/box\n"), "{}", pulled.stderr);
+        let ends: Vec<&str> = pulled.stderr.lines().filter(|line| line.ends_with(": Pull complete")).collect();
+        assert_eq!(ends.len(), 1, "{}", pulled.stderr);
+        let items: std::collections::BTreeSet<&str> = pulled.stderr.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(items.len(), 1, "the configuration is no layer: {}", pulled.stderr);
+        let other = b.run(&["pull", &registry.image("team/box:none")]).expect_code(1);
+        assert!(!other.stderr.contains("Pulling from"), "{}", other.stderr);
+    }
+
     a_local_image_for_another_platform_is_not_taken_for_the_wanted_one(b) {
         b.run(&["run", "--rm", "--pull", "never", "--platform", "linux/arm64", "busybox", "true"])
             .expect_code(125)

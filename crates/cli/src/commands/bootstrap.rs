@@ -7,7 +7,7 @@ use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
-use crate::progress;
+use crate::progress::{self, Work};
 
 /// Arguments of `bootstrap`.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Execute for Bootstrap {
             .as_deref()
             .map(str::parse::<Reference>)
             .transpose()?;
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Other);
         let image = bootstrap(
             context.engine_to_create()?.store()?,
             &options,

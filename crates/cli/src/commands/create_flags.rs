@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 
 use crate::args::{KeyValue, env_file, label_file, parse_cpus, seconds};
 use crate::error::CliError;
-use crate::{progress, terminal};
+use crate::progress::{self, Work};
+use crate::terminal;
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -252,7 +253,7 @@ impl CreateFlags {
     }
 
     fn pull(&self, engine: &Engine, image: &str) -> Result<(), CliError> {
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Pull);
         super::pull::pull_one(engine, image, self.platform.clone(), progress.as_ref()).map(|_| ())
     }
 }

@@ -11,7 +11,7 @@ use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
-use crate::progress;
+use crate::progress::{self, Work};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ impl Execute for Import {
             let path = Path::new(&self.file);
             Box::new(File::open(path).map_err(CliError::file("open", path))?)
         };
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Other);
         let image = import(
             context.engine_to_create()?.store()?,
             &mut input,

@@ -11,7 +11,7 @@ use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
-use crate::progress;
+use crate::progress::{self, Work};
 
 /// Arguments of `load`.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ impl Execute for Load {
             None if std::io::stdin().is_terminal() => return Err(CliError::LoadFromTerminal),
             None => LoadFrom::Reader(&mut stdin),
         };
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Other);
         let options = LoadOptions {
             platform: self.platform,
         };
@@ -52,16 +52,18 @@ impl Execute for Load {
             progress.as_ref(),
             // At once: an archive whose end is bad has loaded what it named before.
             &mut |event| {
-                for line in said(&event) {
-                    if written.is_ok() {
-                        written = out.line(&line).and_then(|()| out.flush());
+                progress.aside(&mut || {
+                    for line in said(&event) {
+                        if written.is_ok() {
+                            written = out.line(&line);
+                        }
                     }
-                }
-                if let LoadEvent::Skipped { what, why } = event {
-                    // The archive's own words are in it.
-                    let why: String = chain(why).chars().filter(|c| !c.is_control()).collect();
-                    eprintln!("Skipped {what}: {why}");
-                }
+                    if let LoadEvent::Skipped { what, why } = event {
+                        // The archive's own words are in it.
+                        let why: String = chain(why).chars().filter(|c| !c.is_control()).collect();
+                        eprintln!("Skipped {what}: {why}");
+                    }
+                });
             },
         );
         written.map_err(CliError::stream(WRITE_OUTPUT))?;

@@ -8,7 +8,10 @@ use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
-use crate::progress;
+use crate::progress::{self, Work};
+
+/// What is said when a name alone was given.
+pub const DEFAULT_TAG: &str = "Using default tag: latest";
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -30,18 +33,12 @@ impl Execute for Pull {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         let engine = context.engine_to_create()?;
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Pull);
         let mut out = Out::new();
         let mut say = |line: &str| out.line(line).map_err(CliError::stream(WRITE_OUTPUT));
         let reference: Reference = self.name.parse()?;
-        if !self.quiet
-            && reference.digest().is_none()
-            && !self.name.ends_with(reference.tag().unwrap_or(""))
-        {
-            say(&format!(
-                "Using default tag: {}",
-                reference.tag().unwrap_or("latest")
-            ))?;
+        if !self.quiet && reference.is_name_only(&self.name) {
+            say(DEFAULT_TAG)?;
         }
         let before = engine.store()?.resolve(&reference.to_string()).ok();
         let image = pull_one(engine, &self.name, self.platform, progress.as_ref())?;

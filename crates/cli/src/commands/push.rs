@@ -1,14 +1,14 @@
 //! `push`: an image to a registry.
 
-use bulkhead_image::{Reference, push};
+use bulkhead_image::{Reference, Store, push};
 use clap::Args;
 
-use super::pull::registry_options;
+use super::pull::{DEFAULT_TAG, registry_options};
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
 use crate::output::Out;
-use crate::progress;
+use crate::progress::{self, Work};
 
 /// Arguments of `push`.
 #[derive(Debug, Args)]
@@ -32,29 +32,27 @@ impl Execute for Push {
         let engine = context.engine()?;
         let store = engine.store()?;
         let reference: Reference = self.name.parse()?;
-        let references = if self.all_tags {
-            let images = store.images()?;
-            let names = images.into_iter().flat_map(|image| image.names);
-            let same =
-                |name: &Reference| name.name() == reference.name() && name.digest().is_none();
-            let found: Vec<Reference> = names.filter(same).collect();
-            if found.is_empty() {
-                return Err(CliError::NothingToPush(reference.familiar_name()));
-            }
-            found
-        } else {
-            vec![reference.clone()]
-        };
-        let progress = progress::choose(self.quiet);
+        let progress = progress::choose(self.quiet, Work::Push);
         let options = registry_options(engine);
         let mut out = Out::new();
         let mut say = |line: &str| out.line(line).map_err(CliError::stream(WRITE_OUTPUT));
         if !self.quiet {
+            if !self.all_tags && reference.is_name_only(&self.name) {
+                say(DEFAULT_TAG)?;
+            }
             say(&format!(
                 "The push refers to repository [{}]",
                 reference.name()
             ))?;
         }
+        let here = tags_here(store, &reference)?;
+        let references = if self.all_tags {
+            here
+        } else if reference.digest().is_none() && !here.contains(&reference) {
+            return Err(CliError::NoSuchTag(reference.familiar()));
+        } else {
+            vec![reference.clone()]
+        };
         for reference in &references {
             let summary = push(store, reference, &options, progress.as_ref())?;
             if self.quiet {
@@ -68,5 +66,16 @@ impl Execute for Push {
             }
         }
         Ok(0)
+    }
+}
+
+/// Every name with a tag that the repository of `reference` has in the store.
+fn tags_here(store: &Store, reference: &Reference) -> Result<Vec<Reference>, CliError> {
+    let names = store.images()?.into_iter().flat_map(|image| image.names);
+    let same = |name: &Reference| name.name() == reference.name() && name.digest().is_none();
+    let found: Vec<Reference> = names.filter(same).collect();
+    match found.is_empty() {
+        true => Err(CliError::NothingToPush(reference.familiar_name())),
+        false => Ok(found),
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
-use crate::progress;
+use crate::progress::{self, Work};
 
 /// Kinds of archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,7 +54,7 @@ impl Execute for Save {
             return Err(CliError::SaveToTerminal);
         }
         // Bars would be drawn while another program reads the archive: only a file is worth them.
-        let progress = progress::choose(self.output.is_none());
+        let progress = progress::choose(self.output.is_none(), Work::Other);
         let store = context.engine_to_write()?.store()?;
         let mut out = BufWriter::with_capacity(256 << 10, stdout.lock());
         let to = match &self.output {

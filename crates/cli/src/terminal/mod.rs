@@ -15,11 +15,18 @@ pub use signals::{
 };
 pub use stdio::{NotATerminal, Streams, Wanted, is_terminal, require_terminal, streams};
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use bulkhead_types::TerminalSize;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 
 /// The size of the terminal behind standard output, where there is one.
 pub fn size() -> Option<TerminalSize> {
+    size_of(std::io::stdout())
+}
+
+/// The size of the terminal behind a descriptor, where there is one.
+pub fn size_of(descriptor: impl AsFd) -> Option<TerminalSize> {
     let mut size = libc::winsize {
         ws_row: 0,
         ws_col: 0,
@@ -27,7 +34,13 @@ pub fn size() -> Option<TerminalSize> {
         ws_ypixel: 0,
     };
     // SAFETY: the request writes one winsize, which `size` is.
-    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    let answer = unsafe {
+        libc::ioctl(
+            descriptor.as_fd().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            &raw mut size,
+        )
+    };
     (answer == 0 && size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize {
         rows: size.ws_row,
         columns: size.ws_col,

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::{ArchiveError, io_error};
 use crate::decompress::Decoder;
 use crate::layer::{Archive, Kind, LayerError, Limits, show};
-use crate::progress::{Phase, Progress};
+use crate::progress::{Outcome, Phase, Progress};
 use crate::store::{Store, StoreError};
 
 /// Files up to this size wait in memory, together up to [`DOCUMENTS_MAX`], because manifests and configurations
@@ -104,9 +104,7 @@ impl Source {
                         content.read_to_end(&mut bytes).map_err(read)?;
                         Item::Memory(bytes)
                     } else {
-                        progress.start(&name, Phase::Loading, Some(entry.size));
-                        let advance = |n| progress.advance(&name, n);
-                        copy_to_blob(store, &mut content, entry.size, &advance)?
+                        load(store, (&name, entry.size), &mut content, progress)?
                     };
                     files.items.insert(name, item);
                 }
@@ -188,8 +186,7 @@ impl Source {
                     Err(source) => return Err(io_error("open", &path)(source)),
                 };
                 let size = file.metadata().map_err(io_error("inspect", &path))?.len();
-                progress.start(name, Phase::Loading, Some(size));
-                match copy_to_blob(store, &mut file, size, &|n| progress.advance(name, n))? {
+                match load(store, (name, size), &mut file, progress)? {
                     Item::Blob { digest, size } => Ok((digest, size)),
                     Item::Memory(_) => Err(ArchiveError::Missing(name.to_owned())),
                 }
@@ -346,9 +343,52 @@ impl<R: Read> Read for Content<'_, '_, R> {
     }
 }
 
+/// Copies a file of the archive into a blob and tells `progress`.
+fn load(
+    store: &Store,
+    (name, size): (&str, u64),
+    input: &mut dyn Read,
+    progress: &dyn Progress,
+) -> Result<Item, ArchiveError> {
+    let shown = shown_as(name);
+    progress.start(shown, Phase::Loading, Some(size));
+    let item = copy_to_blob(store, input, size, &|n| progress.advance(shown, n))?;
+    // What becomes of a layer is told by its digest, which may be another name.
+    if matches!(&item, Item::Blob { digest, .. } if digest.short() != shown) {
+        progress.finish(shown, Outcome::Done);
+    }
+    Ok(item)
+}
+
+/// As what `progress` knows a file: by the beginning of the digest that it is named after, if it is, as in
+/// `blobs/sha256/DIGEST`, `ID/layer.tar` and `DIGEST.tar`.
+fn shown_as(name: &str) -> &str {
+    /// Hexadecimal digits of a SHA-256 digest.
+    const DIGITS: usize = 64;
+    let is_digest =
+        |part: &&str| part.len() == DIGITS && part.bytes().all(|b| b.is_ascii_hexdigit());
+    match name.split(['/', '.']).find(is_digest) {
+        Some(digest) => digest.get(..12).unwrap_or(digest),
+        None => name,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_is_known_by_the_beginning_of_its_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        for name in [
+            format!("blobs/sha256/{digest}"),
+            format!("{digest}/layer.tar"),
+            format!("{digest}.tar"),
+        ] {
+            assert_eq!(shown_as(&name), "0123456789ab", "{name}");
+        }
+        assert_eq!(shown_as("app/layer.tar"), "app/layer.tar");
+    }
 
     #[test]
     fn names_stay_inside_the_archive() {

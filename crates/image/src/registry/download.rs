@@ -18,7 +18,7 @@ use super::error::RegistryError;
 use crate::budget::Space;
 use crate::kind::ErrorKind;
 use crate::manifest::digest_of;
-use crate::progress::{Outcome, Phase};
+use crate::progress::{Outcome, Phase, Progress};
 use crate::store::{Lock, Store, StoreError, sync_parent};
 
 /// How often to look whether another process is done with a blob.
@@ -43,12 +43,13 @@ struct Partial {
 }
 
 impl Client<'_> {
-    /// Puts the blob into the store, unless it is there. Stops early, with no error of its own,
+    /// Puts the blob into the store, unless it is there, and tells `progress`. Stops early, with no error of its own,
     /// once `stop` is set.
     pub(super) async fn fetch(
         &self,
         store: &Store,
         blob: &Descriptor,
+        progress: &dyn Progress,
         stop: &AtomicBool,
     ) -> Result<Outcome, RegistryError> {
         let digest = self.digest(blob)?;
@@ -56,7 +57,7 @@ impl Client<'_> {
         if store.has_blob(&digest) {
             return Ok(Outcome::Exists);
         }
-        let _lock = self.lock_blob(store, &digest, &item).await?;
+        let _lock = self.lock_blob(store, &digest, (&item, progress)).await?;
         if store.has_blob(&digest) {
             return Ok(Outcome::Exists);
         }
@@ -68,9 +69,8 @@ impl Client<'_> {
         let resumed = partial.length > 0;
         let mut fresh_start_left = true;
         let mut failed = 0;
-        self.progress
-            .start(&item, Phase::Downloading, Some(blob.size()));
-        self.progress.advance(&item, partial.length);
+        progress.start(&item, Phase::Downloading, Some(blob.size()));
+        progress.advance(&item, partial.length);
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Outcome::Done);
@@ -79,7 +79,7 @@ impl Client<'_> {
             let result = match partial.length == blob.size() {
                 true => Ok(()),
                 false => {
-                    self.fetch_rest(&digest, blob.size(), &mut partial, &item, stop)
+                    self.fetch_rest(&digest, blob.size(), &mut partial, (&item, progress), stop)
                         .await
                 }
             };
@@ -102,14 +102,12 @@ impl Client<'_> {
                     }
                     fresh_start_left = false;
                     partial.restart()?;
-                    self.progress
-                        .start(&item, Phase::Downloading, Some(blob.size()));
+                    progress.start(&item, Phase::Downloading, Some(blob.size()));
                 }
                 Err(Failure::Restart) if fresh_start_left => {
                     fresh_start_left = false;
                     partial.restart()?;
-                    self.progress
-                        .start(&item, Phase::Downloading, Some(blob.size()));
+                    progress.start(&item, Phase::Downloading, Some(blob.size()));
                 }
                 Err(Failure::Restart) => {
                     partial.discard();
@@ -162,7 +160,7 @@ impl Client<'_> {
         &self,
         store: &Store,
         digest: &Digest,
-        item: &str,
+        (item, progress): (&str, &dyn Progress),
     ) -> Result<Lock, RegistryError> {
         let name = format!("blob-{}", digest.hex());
         let mut told = false;
@@ -171,7 +169,7 @@ impl Client<'_> {
                 return Ok(lock);
             }
             if !told {
-                self.progress.start(item, Phase::Waiting, None);
+                progress.start(item, Phase::Waiting, None);
                 told = true;
             }
             tokio::time::sleep(LOCK_POLL).await;
@@ -183,7 +181,7 @@ impl Client<'_> {
         digest: &Digest,
         size: u64,
         partial: &mut Partial,
-        item: &str,
+        (item, progress): (&str, &dyn Progress),
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
         let offset = partial.length;
@@ -204,7 +202,7 @@ impl Client<'_> {
             StatusCode::OK if offset > 0 => {
                 // The server knows no ranges.
                 partial.restart().map_err(|e| Failure::Final(e.into()))?;
-                self.progress.start(item, Phase::Downloading, Some(size));
+                progress.start(item, Phase::Downloading, Some(size));
             }
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {}
@@ -248,7 +246,7 @@ impl Client<'_> {
             partial
                 .append(&chunk)
                 .map_err(|e| Failure::Final(e.into()))?;
-            self.progress.advance(item, length);
+            progress.advance(item, length);
             if stop.load(Ordering::Relaxed) {
                 return Err(Failure::Cut(None));
             }

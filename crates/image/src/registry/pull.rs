@@ -18,7 +18,7 @@ use crate::manifest::{
     self, CONFIG_MAX, DOCKER_MANIFEST, Document, ManifestError, OCI_MANIFEST, Search, digest_of,
 };
 use crate::platform::Platform;
-use crate::progress::{Outcome, Progress};
+use crate::progress::{Outcome, Progress, Quiet};
 use crate::reference::Reference;
 use crate::store::{Image, Partials, Store, StoreError, describe};
 
@@ -126,6 +126,13 @@ async fn find(
     let wanted = wanted.unwrap_or_else(|| reference.tag().unwrap_or("latest").to_owned());
     let raw = client.manifest(&wanted).await?;
     let top = raw.digest.clone();
+    let named = match reference.digest() {
+        Some(_) => reference.to_string(),
+        None => wanted,
+    };
+    client
+        .progress
+        .message(&format!("{named}: Pulling from {}", reference.repository()));
     let index = match parse(&raw).map_err(document)? {
         Document::Index(index) => index,
         Document::Manifest(manifest) => {
@@ -190,8 +197,10 @@ async fn configuration(
     };
     let never = AtomicBool::new(false);
     let digest = digest_of(manifest.config()).map_err(document)?;
-    let outcome = client.fetch(store, manifest.config(), &never).await?;
-    client.progress.finish(&digest.short(), outcome);
+    // It is no layer, and people count those.
+    client
+        .fetch(store, manifest.config(), &Quiet, &never)
+        .await?;
     manifest::parse_config(&store.read_blob(&digest, CONFIG_MAX)?).map_err(document)
 }
 
@@ -261,7 +270,7 @@ async fn download_all(
 ) -> Result<(), RegistryError> {
     let mut downloads = futures::stream::iter(layers)
         .map(|(blob, diff_id)| async move {
-            let outcome = client.fetch(store, blob, stop).await?;
+            let outcome = client.fetch(store, blob, client.progress, stop).await?;
             Ok::<_, RegistryError>(Verified {
                 blob: blob.clone(),
                 diff_id: diff_id.clone(),

@@ -10,7 +10,7 @@ use super::client::{Access, Client};
 use super::error::RegistryError;
 use super::{RegistryOptions, block_on};
 use crate::manifest::{OCI_MANIFEST, digest_of};
-use crate::progress::Progress;
+use crate::progress::{Progress, Quiet};
 use crate::reference::Reference;
 use crate::store::{Image, Store};
 
@@ -72,8 +72,16 @@ async fn push_with(
         .map(digest_of)
         .collect::<Result<_, _>>()
         .map_err(document)?;
+    let config = digest_of(image.manifest.config()).map_err(document)?;
     let mut uploads = futures::stream::iter(&blobs)
-        .map(|digest| client.upload(store, digest, sources))
+        .map(|digest| {
+            // The configuration is no layer, and people count those.
+            let progress = match *digest == config {
+                true => &Quiet,
+                false => client.progress,
+            };
+            client.upload(store, digest, sources, progress)
+        })
         .buffer_unordered(UPLOADS);
     while let Some(result) = uploads.next().await {
         result?;

@@ -12,7 +12,7 @@ use reqwest::{Body, StatusCode, Url};
 
 use super::client::Client;
 use super::error::RegistryError;
-use crate::progress::{Outcome, Phase};
+use crate::progress::{Outcome, Phase, Progress};
 use crate::store::{Store, StoreError};
 
 const CHUNK: usize = 256 << 10;
@@ -20,19 +20,21 @@ const CHUNK: usize = 256 << 10;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Client<'_> {
-    /// Gives the registry a blob, unless it has it here or in one of the repositories `sources`.
+    /// Gives the registry a blob, unless it has it here or in one of the repositories `sources`;
+    /// tells `progress`.
     pub(super) async fn upload(
         &self,
         store: &Store,
         digest: &Digest,
         sources: &[String],
+        progress: &dyn Progress,
     ) -> Result<Outcome, RegistryError> {
         let item = digest.short();
         let operation = format!("look for blob {digest}");
         let head = |http: &reqwest::Client| http.head(self.url(&format!("blobs/{digest}")));
         let found = self.send(&operation, &[200, 404], &head).await?;
         if found.status() == StatusCode::OK {
-            self.progress.finish(&item, Outcome::Exists);
+            progress.finish(&item, Outcome::Exists);
             return Ok(Outcome::Exists);
         }
         for source in sources {
@@ -47,7 +49,7 @@ impl Client<'_> {
                 .await
                 && answer.status() == StatusCode::CREATED
             {
-                self.progress.finish(&item, Outcome::Mounted);
+                progress.finish(&item, Outcome::Mounted);
                 return Ok(Outcome::Mounted);
             }
         }
@@ -59,8 +61,11 @@ impl Client<'_> {
             })?;
         let mut failed = 0;
         loop {
-            self.progress.start(&item, Phase::Uploading, Some(size));
-            match self.upload_once(store, digest, size, &item).await {
+            progress.start(&item, Phase::Uploading, Some(size));
+            match self
+                .upload_once(store, digest, size, (&item, progress))
+                .await
+            {
                 Ok(()) => break,
                 Err(error @ RegistryError::Transport { .. }) => {
                     failed += 1;
@@ -69,7 +74,7 @@ impl Client<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.progress.finish(&item, Outcome::Done);
+        progress.finish(&item, Outcome::Done);
         Ok(Outcome::Done)
     }
 
@@ -78,7 +83,7 @@ impl Client<'_> {
         store: &Store,
         digest: &Digest,
         size: u64,
-        item: &str,
+        (item, progress): (&str, &dyn Progress),
     ) -> Result<(), RegistryError> {
         let begin = |http: &reqwest::Client| {
             http.post(self.url("blobs/uploads/"))
@@ -103,7 +108,7 @@ impl Client<'_> {
         let mut told = 0;
         let mut tell = || {
             let now = sent.load(Ordering::Relaxed);
-            self.progress.advance(item, now.saturating_sub(told));
+            progress.advance(item, now.saturating_sub(told));
             told = told.max(now);
         };
         loop {
