@@ -190,6 +190,8 @@ each_user! {
         let mut process = b.process(&["start", "-a", "hostile"]);
         process.env("BULKHEAD_KERNEL", kernel);
         let mut terminal = Terminal::start(process);
+        // What was shown may be read after the command's end.
+        terminal.expect("pwned");
         terminal.wait();
         expect_clean(&terminal.shown());
         let raw = b.run(&["logs", "--kernel", "hostile"]).ok();
