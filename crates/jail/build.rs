@@ -98,8 +98,8 @@ fn rules(policy: &Value, section: &str) -> Fallible<Vec<Value>> {
         .ok_or_else(|| format!("the policy has no filter '{section}'").into())
 }
 
-/// An allowlist. Whatever `refuse` names is let through here and answered with an error there: of two
-/// filters the kernel takes the stricter answer, and killing is stricter than an error.
+/// An allowlist. Whatever `refuse` names, with the arguments that it names, is let through here and answered with an error
+/// there: of two filters the kernel takes the stricter answer, and killing is stricter than an error.
 fn emit(
     source: &mut String,
     name: &str,
@@ -109,12 +109,12 @@ fn emit(
 ) -> Fallible<()> {
     let mut all = rules.to_vec();
     for refusal in self::rules(policy, "refuse")? {
-        let call = refusal.get("syscall").cloned().unwrap_or_default();
-        if !all.iter().any(|rule| rule.get("syscall") == Some(&call)) {
-            all.push(Value::Object(Map::from_iter([(
-                "syscall".to_owned(),
-                call,
-            )])));
+        // A call that is allowed whatever its arguments are cannot be allowed any further.
+        let allowed = |rule: &Value| {
+            rule.get("syscall") == refusal.get("syscall") && rule.get("args").is_none()
+        };
+        if !all.iter().any(allowed) {
+            all.push(refusal);
         }
     }
     write_filter(source, name, policy, section, all)

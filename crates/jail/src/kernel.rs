@@ -10,10 +10,11 @@
 //!   bounds what it keeps;
 //! * read the few files in its root (initramfs, loader and libraries of a kernel that is not static, processor flags):
 //!   all public, read-only;
-//! * call the system calls in `policy/kernel.json`. Among them `ptrace`, `kill` and `process_vm_readv` reach only its
-//!   own children, because its process namespace holds nobody else; `socket` makes unix sockets only, and a network
-//!   namespace with no peer and a root with no other socket leave only its devices to connect to; `execveat` finds
-//!   nothing to execute but what it wrote itself, under the same filter;
+//! * call the system calls in `policy/kernel.json`, which a test holds against what kernels do. Among them `ptrace` and
+//!   `kill` reach only its own children, because its process namespace holds nobody else; `socket` makes streams of
+//!   unix sockets only, and a network namespace with no peer and a root with no other socket leave only its devices to
+//!   connect to; `openat` reads what is there and makes what is not; `execveat` finds nothing to execute but what it
+//!   wrote itself, under the same filter;
 //! * observe timing: side channels between processes on one machine are not closed by any of this.
 //!
 //! It cannot open a file of the host, see or signal a process, create a namespace, load BPF, use io_uring, perf or

@@ -63,10 +63,14 @@ fn name_self(filter: &mut [libc::sock_filter], pid: u32) {
     }
 }
 
-/// Installs the filters of the user-mode kernel process. Guest processes inherit them; that costs them nothing, because their system calls are taken by ptrace before seccomp sees them.
+/// Installs the filters of the user-mode kernel process. Guest processes inherit them; that costs them nothing, because
+/// their system calls are taken by ptrace before seccomp sees them.
 pub(crate) fn install_kernel() -> io::Result<()> {
     sys::seccomp(&KERNEL_REFUSALS)?;
-    sys::seccomp(&KERNEL)
+    // On the stack: between clone and exec nothing may be allocated.
+    let mut allowed = KERNEL;
+    name_self(&mut allowed, sys::own_pid());
+    sys::seccomp(&allowed)
 }
 
 /// Installs what a user-mode kernel process has in addition where no namespace separates it from its user's other

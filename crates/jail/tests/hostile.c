@@ -29,7 +29,7 @@ static int fill(void)
 {
 	char block[65536];
 	memset(block, 1, sizeof(block));
-	int fd = open("big", O_WRONLY | O_CREAT, 0600);
+	int fd = open("big", O_RDWR | O_CREAT | O_EXCL, 0600);
 	long total = 0, n;
 	while (fd >= 0 && total < 1 << 30 && (n = write(fd, block, sizeof(block))) > 0)
 		total += n;
@@ -66,7 +66,7 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "pid")) { printf("pid %d\n", getpid()); return 0; }
 	if (!strcmp(what, "descriptors")) {
 		for (int fd = 3; fd < 1024; fd++)
-			if (fcntl(fd, F_GETFD) >= 0) { printf("descriptor %d is open\n", fd); return 0; }
+			if (fcntl(fd, F_GETFL) >= 0) { printf("descriptor %d is open\n", fd); return 0; }
 		return 1;
 	}
 	if (!strcmp(what, "signal")) {
@@ -82,7 +82,11 @@ int main(int argc, char **argv)
 				return done(0);
 		return done(-1);
 	}
-	if (!strcmp(what, "abort")) { abort(); }
+	/* As the kernel does it (arch/um/os-Linux/util.c, uml_abort). */
+	if (!strcmp(what, "abort"))
+		for (;;)
+			if (kill(getpid(), SIGABRT) < 0)
+				exit(127);
 	if (!strcmp(what, "fill")) return fill();
 	if (!strcmp(what, "hoard")) return hoard();
 	if (!strcmp(what, "abstract")) {
@@ -105,6 +109,14 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "trace-parent")) return done(ptrace(PTRACE_ATTACH, getppid(), 0, 0));
 	if (!strcmp(what, "write-initramfs")) return done(open("initramfs", O_WRONLY));
 	if (!strcmp(what, "read-initramfs")) return done(open("initramfs", O_RDONLY));
+	if (!strcmp(what, "own-limit")) {
+		struct rlimit one = { 1, 1 };
+		return done(setrlimit(RLIMIT_NOFILE, &one));
+	}
+	if (!strcmp(what, "signal-another")) return done(fcntl(1, F_SETOWN, getpid() + 1));
+	if (!strcmp(what, "lock")) { struct flock all = { .l_type = F_RDLCK }; return done(fcntl(1, F_SETLK, &all)); }
+	if (!strcmp(what, "reserve"))
+		return done(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED ? -1 : 0);
 	if (!strcmp(what, "execve")) { char *none[] = { NULL }; return done(execve("initramfs", none, none)); }
 	if (!strcmp(what, "shared-memory"))
 		return done(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);

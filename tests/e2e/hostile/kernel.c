@@ -17,6 +17,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef TARGET
@@ -35,13 +36,33 @@ static void map(const char *what, int flags)
 	say(what, p == MAP_FAILED ? -1 : 0);
 }
 
+/* A file of the root that was not there. */
+static int file(const char *name)
+{
+	return open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+}
+
+static void lengthen(int fd, unsigned long size)
+{
+	lseek(fd, size - 1, SEEK_SET);
+	write(fd, "", 1);
+}
+
+/* Waits without a call that would end this process. */
+static void wait_for(long milliseconds)
+{
+	struct timespec since, now;
+	clock_gettime(CLOCK_MONOTONIC, &since);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((now.tv_sec - since.tv_sec) * 1000 + (now.tv_nsec - since.tv_nsec) / 1000000 < milliseconds);
+}
+
 /* How far the first stack can be made to grow. */
 static void stack(void)
 {
 	struct rlimit all;
 	getrlimit(RLIMIT_STACK, &all);
-	all.rlim_cur = all.rlim_max;
-	setrlimit(RLIMIT_STACK, &all);
 	printf("stack: %lu KiB\n", (unsigned long)all.rlim_max >> 10);
 }
 
@@ -56,9 +77,9 @@ static void hoard(void)
 /* Addresses cost page tables, whatever is behind them. */
 static void addresses(void)
 {
-	int fd = open("mem", O_RDWR | O_CREAT, 0600);
+	int fd = file("mem");
 	unsigned long total = 0;
-	pwrite(fd, "", 1, 16 * MIB - 1);
+	lengthen(fd, 16 * MIB);
 	while (total < 1UL << 20 && mmap(NULL, 16 * MIB, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED)
 		total += 16;
 	printf("addresses: %lu MiB\n", total);
@@ -67,13 +88,15 @@ static void addresses(void)
 static void breed(void)
 {
 	unsigned long children = 0;
+	sigset_t none;
+	sigemptyset(&none);
 	while (children < 100000) {
-		long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+		long pid = fork();
 		if (pid < 0)
 			break;
 		if (pid == 0)
 			for (;;)
-				syscall(SYS_pause);
+				sigsuspend(&none);
 		children++;
 	}
 	printf("processes: %lu\n", children);
@@ -93,11 +116,11 @@ static void memory(void)
 
 static void truncation(void)
 {
-	int fd = open("mem", O_RDWR | O_CREAT, 0600);
-	pwrite(fd, "", 1, MIB - 1);
-	say("open with O_TRUNC", open("mem", O_RDWR | O_TRUNC));
-	say("openat with O_TRUNC", openat(AT_FDCWD, "mem", O_WRONLY | O_TRUNC));
-	say("open without", open("mem", O_RDWR));
+	int fd = file("mem");
+	lengthen(fd, MIB);
+	say("for both with O_TRUNC", open("mem", O_RDWR | O_TRUNC));
+	say("for reading with O_TRUNC", open("mem", O_RDONLY | O_TRUNC));
+	say("for reading", open("mem", O_RDONLY));
 }
 
 static void sees(void)
@@ -132,7 +155,7 @@ static unsigned long ask(int socket, unsigned request)
 	char reply[64];
 	unsigned long value = 0;
 	message(socket, request, NULL, 0, -1);
-	if (recv(socket, reply, sizeof(reply), 0) >= 20)
+	if (read(socket, reply, sizeof(reply)) >= 20)
 		memcpy(&value, reply + 12, 8);
 	return value;
 }
@@ -141,9 +164,9 @@ static unsigned long ask(int socket, unsigned request)
 static void hole(void)
 {
 	const unsigned long base = 0x10000000, user = 0x7f0000000000, size = 8 * MIB, ring = 4 * MIB;
-	int fd = open("mem", O_RDWR | O_CREAT, 0600), s = socket(AF_UNIX, SOCK_STREAM, 0);
+	int fd = file("mem"), s = socket(AF_UNIX, SOCK_STREAM, 0);
 	struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "1" };
-	pwrite(fd, "", 1, size - 1);
+	lengthen(fd, size);
 	char *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (connect(s, (void *)&to, sizeof(to)) < 0) {
 		say("connect", -1);
@@ -169,7 +192,7 @@ static void hole(void)
 	memset(m + 8192, 1, 64);
 	((unsigned short *)(m + 4096))[1] = 1;
 	static char block[65536];
-	int fill = open("fill", O_WRONLY | O_CREAT, 0600);
+	int fill = file("fill");
 	while (write(fill, block, sizeof(block)) > 0)
 		;
 	message(s, 9, &where, sizeof(where), -1);
@@ -178,7 +201,7 @@ static void hole(void)
 	message(s, 18, &on, 8, -1);
 	write(kick, &one, 8);
 	puts("kicked");
-	sleep(20);
+	wait_for(20000);
 }
 
 /* What of its user's it can name: first its devices, as an honest kernel does, then the socket TARGET. */
@@ -212,6 +235,6 @@ int main(int argc, char **argv)
 	if (!strcmp(ATTEMPT, "reach")) reach(argc, argv);
 	fflush(stdout);
 	/* The console is read until this process ends. */
-	usleep(200000);
+	wait_for(200);
 	return 0;
 }

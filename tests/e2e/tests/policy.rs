@@ -1,14 +1,10 @@
 //! The system call policies allow what sandboxes do, and nothing that they never do: the calls of traced compartments are
-//! held against every entry of the sandbox's policy. The kernel process's policy is for two kernels, ours and Debian's, of
-//! which no run sees both; it is not held against anything here.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! held against every entry of the sandbox's policy. `kernel_policy.rs` does so with that of user-mode kernels.
 
 use bulkhead_e2e::{
-    Bulkhead, Call, Calls, Census, Counting, Isolation, User, cannot_run, isolation, wait_until,
+    Bulkhead, Calls, Census, Counting, Isolation, Numbers, Policy, PolicyEntry, User, Watched,
+    cannot_run, isolation, wait_until,
 };
-use serde_json::Value;
 
 /// Entries that a healthy compartment seldom or never hits, and why they stay.
 const RARE: &[(&str, &str, &str)] = &[
@@ -115,71 +111,16 @@ const RARE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The numbers of this architecture's calls, from the C library's headers.
-fn numbers() -> Option<BTreeMap<String, u64>> {
-    let header = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h";
-    let text = std::fs::read_to_string(header).ok()?;
-    let number = |line: &str| {
-        let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
-        Some((name.to_owned(), number.trim().parse().ok()?))
+/// Entries of `section` that none of `calls` needed.
+fn idle(policy: &Policy, section: &str, calls: &Calls) -> Vec<String> {
+    let rare = |entry: &PolicyEntry| {
+        RARE.iter()
+            .any(|(in_section, call, _)| *in_section == section && *call == entry.call)
     };
-    Some(text.lines().filter_map(number).collect())
-}
-
-fn policy() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/jail/policy/sandbox.json");
-    let text = std::fs::read_to_string(path).expect("the policy");
-    serde_json::from_str(&text).expect("a policy is JSON")
-}
-
-/// Whether `entry`, an element of a policy's filter, is what let `call` through.
-fn lets(entry: &Value, call: &Call) -> bool {
-    let conditions = entry["args"]
-        .as_array()
-        .map_or([].as_slice(), Vec::as_slice);
-    conditions.iter().all(|condition| {
-        let index = condition["index"].as_u64().expect("an index");
-        let mut argument = call.1[usize::try_from(index).expect("a small number")];
-        if condition["type"] == "dword" {
-            argument &= 0xffff_ffff;
-        }
-        // "self": the process's own id, which a process that lives has.
-        let Some(value) = condition["val"].as_u64() else {
-            return true;
-        };
-        match &condition["op"] {
-            Value::String(op) if op == "eq" => argument == value,
-            Value::String(op) if op == "ne" => argument != value,
-            op => {
-                let mask = op["masked_eq"].as_u64().expect("eq, ne or masked_eq");
-                argument & mask == value
-            }
-        }
-    })
-}
-
-/// Entries of `section` that none of `calls` needed, as `SECTION CALL (COMMENT)`.
-fn idle(
-    policy: &Value,
-    section: &str,
-    calls: &Calls,
-    numbers: &BTreeMap<String, u64>,
-) -> Vec<String> {
-    let entries = policy[section]["filter"].as_array().expect("a filter");
-    let needed = |entry: &&Value| {
-        let name = entry["syscall"].as_str().expect("a name");
-        let number = numbers.get(name).copied();
-        let rare = RARE
-            .iter()
-            .any(|(in_section, call, _)| *in_section == section && *call == name);
-        rare || calls
-            .iter()
-            .any(|call| Some(call.0) == number && lets(entry, call))
-    };
-    entries
-        .iter()
-        .filter(|entry| !needed(entry))
-        .map(|entry| format!("{section} {} {}", entry["syscall"], entry["args"]))
+    policy
+        .section(section)
+        .filter(|entry| !rare(entry) && !entry.is_needed(calls))
+        .map(ToString::to_string)
         .collect()
 }
 
@@ -206,7 +147,7 @@ const WORK: &str = "
     for i in 1 2 3; do true & done; wait
     sleep 0.2; cat /bin/busybox >/dev/null; true";
 
-fn census(b: &Bulkhead) -> Census {
+fn census(b: &Bulkhead, watched: Watched) -> Census {
     let file = b.home().join("config.toml");
     std::fs::write(&file, "[log]\nmax-size = \"128k\"\n").expect("a file");
     let file = file.to_str().expect("a plain path");
@@ -218,7 +159,7 @@ fn census(b: &Bulkhead) -> Census {
     let main = "trap : USR1; yes 0123456789012345678901234567890123456789 | head -c 400000; while :; do sleep 1; done";
     let mut words = words.to_vec();
     words.push(main);
-    let counting = Counting::start(b.process(&words));
+    let counting = Counting::start(b.process(&words), watched);
     let runs = wait_until(std::time::Duration::from_secs(60), || {
         b.run(&["exec", "counted", "true"]).code == 0
     });
@@ -232,14 +173,14 @@ fn the_policies_allow_nothing_that_nobody_does() {
     let Some(b) = Bulkhead::with_busybox(User::Root) else {
         return;
     };
-    let Some(numbers) = numbers() else {
+    let Some(numbers) = Numbers::read() else {
         cannot_run!("the C library's headers, which number the system calls, are not installed");
         return;
     };
-    let census = census(&b);
+    let sandbox = Policy::read("sandbox", &numbers);
+    let census = census(&b, sandbox.watched());
     let none = Calls::new();
     let of = |kind: &str| census.get(kind).unwrap_or(&none);
-    let sandbox = policy();
     let mut unneeded = Vec::new();
     let mut kinds = vec!["control", "device", "stream"];
     if isolation() == Isolation::Kvm {
@@ -249,14 +190,14 @@ fn the_policies_allow_nothing_that_nobody_does() {
         .iter()
         .flat_map(|kind| of(kind).iter().copied())
         .collect();
-    unneeded.extend(idle(&sandbox, "runtime", &anybody, &numbers));
+    unneeded.extend(idle(&sandbox, "runtime", &anybody));
     for kind in kinds {
         assert!(
             !of(kind).is_empty(),
             "no thread of the kind {kind} was seen: {:?}",
             census.keys()
         );
-        unneeded.extend(idle(&sandbox, kind, of(kind), &numbers));
+        unneeded.extend(idle(&sandbox, kind, of(kind)));
     }
     b.expect_nothing_left();
     assert!(

@@ -16,6 +16,7 @@ const LEFT_OUT: &[&str] = &[
     "hostile_kernel",
     "images",
     "install",
+    "kernel_policy",
     "layering",
     "registry",
 ];

@@ -1,14 +1,17 @@
-//! Counts the system calls of a sandbox's threads and of its kernel, by tracing them from their start: what a policy
-//! allows and nobody does is a gift to whoever breaks in.
+//! Counts the system calls of a sandbox's threads, by tracing them from their start, and of its user-mode kernel, of which
+//! the host tells (`kernel.rs`): what a policy allows and nobody does is a gift to whoever breaks in.
 //!
 //! Not strace: it would trace a user-mode kernel's guest processes too, which the kernel itself wants to trace.
+
+mod kernel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
+
+use kernel::Told;
 
 /// A number and six arguments.
 pub type Call = (u64, [u64; 6]);
@@ -19,15 +22,35 @@ pub type Calls = BTreeSet<Call>;
 /// The calls by kind of thread: `control`, `device`, `stream`, `vcpu`, `ahead`, `kernel`.
 pub type Census = BTreeMap<String, Calls>;
 
-/// How many calls of one number with different arguments are kept.
-const KEPT: usize = 4096;
+/// Which arguments of which calls matter; the others are counted as zero.
+#[derive(Debug, Clone, Default)]
+pub struct Watched(BTreeMap<u64, [bool; 6]>);
+
+impl Watched {
+    /// Keeps the argument at `index` of the call `number`.
+    pub fn watch(&mut self, number: u64, index: usize) {
+        self.0.entry(number).or_default()[index] = true;
+    }
+
+    fn reduce(&self, call: Call) -> Call {
+        let mut arguments = [0; 6];
+        if let Some(kept) = self.0.get(&call.0) {
+            for index in 0..arguments.len() {
+                if kept[index] {
+                    arguments[index] = call.1[index];
+                }
+            }
+        }
+        (call.0, arguments)
+    }
+}
 
 /// A command that is being counted.
 pub struct Counting(JoinHandle<Census>);
 
 impl Counting {
     /// Starts `command`; everything below it is counted until all of it has ended.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command, watched: Watched) -> Self {
         Self(std::thread::spawn(move || {
             command
                 .stdin(Stdio::null())
@@ -45,7 +68,7 @@ impl Counting {
             // The tracer waits for it, as for every process that it starts.
             #[allow(clippy::zombie_processes)]
             let child = command.spawn().expect("the command starts");
-            Tracer::new(&child).follow()
+            Tracer::new(&child, watched).follow()
         }))
     }
 
@@ -59,7 +82,7 @@ impl Counting {
 struct Task {
     /// Filters that it installed or inherited.
     filters: u32,
-    /// Whether it is the kernel, whose children are its own to trace.
+    /// Whether it is on its way to become the kernel.
     kernel: bool,
     /// Set at the first call under a filter.
     kind: Option<String>,
@@ -68,25 +91,29 @@ struct Task {
 }
 
 struct Tracer {
-    program: PathBuf,
     first: i32,
     tasks: BTreeMap<i32, Task>,
     census: Census,
+    watched: Watched,
+    kernels: Vec<Told>,
 }
 
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
-const ALWAYS: i32 =
-    libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACEEXEC;
-const CHILDREN: i32 =
-    libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
+const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_EXITKILL
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK;
 
 impl Tracer {
-    fn new(child: &Child) -> Self {
+    fn new(child: &Child, watched: Watched) -> Self {
         Self {
-            program: PathBuf::new(),
             first: i32::try_from(child.id()).expect("a process id"),
             tasks: BTreeMap::new(),
             census: Census::new(),
+            watched,
+            kernels: Vec::new(),
         }
     }
 
@@ -97,6 +124,10 @@ impl Tracer {
             let pid =
                 unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
             if pid < 0 {
+                for told in self.kernels {
+                    let calls = self.census.entry("kernel".to_owned()).or_default();
+                    calls.extend(told.finish());
+                }
                 return self.census;
             }
             if !libc::WIFSTOPPED(status) {
@@ -121,8 +152,7 @@ impl Tracer {
                 // The first process stops at its execution, others at their start.
                 self.tasks.entry(pid).or_default();
                 if pid == self.first {
-                    self.options(pid, ALWAYS | CHILDREN);
-                    self.program = executable(pid);
+                    self.options(pid, OPTIONS);
                 }
                 0
             }
@@ -134,25 +164,14 @@ impl Tracer {
                 0
             }
             0 => signal,
-            libc::PTRACE_EVENT_EXEC => {
-                let task = self.tasks.entry(pid).or_default();
-                let now = executable(pid);
-                if now != self.program && task.filters > 0 {
-                    task.kernel = true;
-                    task.kind = None;
-                    self.options(pid, ALWAYS);
-                } else {
-                    self.program = now;
-                }
-                0
-            }
             libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
                 let mut child: libc::c_ulong = 0;
                 // SAFETY: the event's message is one word.
                 unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, 0, &raw mut child) };
                 let filters = self.tasks.get(&pid).map_or(0, |task| task.filters);
                 let child = i32::try_from(child).unwrap_or(0);
-                self.tasks.entry(child).or_default().filters = filters;
+                // Added, because it may have run before this was told, and have installed some of its own.
+                self.tasks.entry(child).or_default().filters += filters;
                 0
             }
             _ => 0,
@@ -181,24 +200,23 @@ impl Tracer {
         task.entered = true;
         // SAFETY: at an entry this is the part of the union that is filled.
         let (number, arguments) = unsafe { (info.u.entry.nr, info.u.entry.args) };
-        let executes = number == libc::SYS_execveat.unsigned_abs();
-        if task.filters > 0 && (task.kernel || !is_setting_up(number)) {
-            let kind = match &task.kind {
-                // The first call under the kernel's policy is its own execution.
-                _ if executes => "kernel".to_owned(),
-                Some(kind) => kind.clone(),
-                None => {
-                    let kind = kind(pid, task.kernel);
-                    task.kind = Some(kind.clone());
-                    kind
-                }
-            };
-            let calls = self.census.entry(kind).or_default();
-            if calls.range((number, [0; 6])..(number + 1, [0; 6])).count() < KEPT {
-                calls.insert((number, arguments));
-            }
+        if number == libc::SYS_personality.unsigned_abs() {
+            task.kernel = true;
         }
-        if number == libc::SYS_seccomp.unsigned_abs() {
+        let is_filter = number == libc::SYS_seccomp.unsigned_abs();
+        if task.kernel && is_filter {
+            let told = Told::begin(pid, self.watched.clone()).expect("the kernel's calls are told");
+            self.kernels.push(told);
+            self.tasks.remove(&pid);
+            return;
+        }
+        // Calls between the first filter and the last belong to no policy.
+        if task.filters > 0 && !is_filter {
+            let kind = task.kind.get_or_insert_with(|| kind(pid)).clone();
+            let calls = self.census.entry(kind).or_default();
+            calls.insert(self.watched.reduce((number, arguments)));
+        }
+        if is_filter {
             task.filters += 1;
             // What it is may show only now, by the name that it has taken.
             task.kind = None;
@@ -206,20 +224,8 @@ impl Tracer {
     }
 }
 
-/// Calls between the first filter and the last belong to no policy.
-fn is_setting_up(number: u64) -> bool {
-    number == libc::SYS_seccomp.unsigned_abs()
-}
-
-fn executable(pid: i32) -> PathBuf {
-    std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default()
-}
-
 /// The kind of a thread, by its name.
-fn kind(pid: i32, kernel: bool) -> String {
-    if kernel {
-        return "kernel".to_owned();
-    }
+fn kind(pid: i32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = name.trim();
     match name {
