@@ -9,7 +9,7 @@ job=${1:?usage: scripts/deps.sh run|kernel|test|kvm|bench|bench-kvm|fuzz}
 run=(gcc libc6-dev user-mode-linux mmdebstrap fakechroot fakeroot e2fsprogs)
 kernel=(linux-source-6.12 gcc libc6-dev libelf-dev make patch flex bison bc xz-utils)
 # Shells are for the tests of completions, acpica-tools reads the tables of virtual machines.
-clients=(acpica-tools apparmor zsh fish busybox-static skopeo umoci docker-registry openssl erofs-utils util-linux python3 xz-utils bzip2 cpio)
+clients=(acpica-tools zsh fish busybox-static skopeo umoci docker-registry openssl erofs-utils util-linux python3 xz-utils bzip2 cpio)
 # Debian's kernel for virtual machines; where the host has no hardware for them, it and an emulator are the rig.
 machines=(linux-image-cloud-amd64 mmdebstrap)
 grep -qwE 'svm|vmx' /proc/cpuinfo || machines+=(qemu-system-x86)

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bulkhead_e2e::{
-    Bulkhead, HostileKernel, Isolation, cannot_run, each_user, needs, run_tool, tool_exists,
+    Bulkhead, HostileKernel, Isolation, Newer, cannot_run, each_user, needs, run_tool,
 };
 
 /// Names under /dev/shm that a weakened jail uses.
@@ -127,25 +127,31 @@ each_user! {
 /// Ubuntu's AppArmor lets only programs with a profile make user namespaces; `install` brings one.
 #[test]
 fn the_apparmor_profile_is_one() {
-    if !tool_exists("apparmor_parser") {
+    // Only since 4.0 is there a rule for user namespaces, and Debian 12 has 3.0.
+    let Some(apparmor) = Newer::of("apparmor") else {
         return;
-    }
+    };
+    let includes = apparmor.file("etc/apparmor.d");
+    let includes = includes.to_str().expect("a plain path");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/apparmor/bulkhead");
-    let mut text = std::fs::read_to_string(source).expect("the profile");
+    let text = std::fs::read_to_string(source).expect("the profile");
     assert!(text.contains("@PROGRAM@"), "{text}");
     assert!(text.contains("  userns,\n"), "{text}");
-    text = text.replace("@PROGRAM@", "/usr/local/bin/bulkhead");
-    if !Path::new("/etc/apparmor.d/abi/4.0").exists() {
-        cannot_run!(
-            "this AppArmor is older than 4.0 and has no rule for user namespaces; the rest of the profile is checked"
-        );
-        text = text
-            .replace("abi/4.0", "abi/3.0")
-            .replace("  userns,\n", "");
-    }
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), text).expect("a file");
-    let path = file.path().to_str().expect("a plain path");
+    let text = text.replace("@PROGRAM@", "/usr/local/bin/bulkhead");
     // Parsed and compiled, not loaded.
-    run_tool("apparmor_parser", &["-Q", "-K", path]).ok();
+    let parse = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("a file");
+        let path = file.path().to_str().expect("a plain path");
+        let parser = apparmor.program("apparmor_parser");
+        run_tool(&parser, &["-Q", "-K", "--base", includes, path])
+    };
+    parse(&text).ok();
+    for broken in [
+        text.replace("userns,", "user_namespaces,"),
+        text.replace("abi/4.0", "abi/none"),
+        text.replace('}', ""),
+    ] {
+        assert_ne!(parse(&broken).code, 0, "{broken}");
+    }
 }
