@@ -157,6 +157,50 @@ fn an_import_cannot_take_a_name_with_a_digest() {
     nothing_is_left(&scratch, "the import");
 }
 
+/// `run --pull never sha256:ID` is a pin like a digest: no archive may have another image found in its place.
+#[test]
+fn no_archive_takes_the_place_of_an_identifier() {
+    let (mine, other) = (Fixture::sample(24), Fixture::sample(25));
+    let pin = mine.id().to_string();
+    let short = format!("sha256:{}", &mine.id().hex()[..12]);
+    let pinned = |scratch: &Scratch, what: &str| {
+        for text in [&pin, &short] {
+            let found = scratch.store.resolve(text).unwrap();
+            assert_eq!(found.id, mine.id(), "{what}: {text}");
+        }
+        assert_eq!(scratch.store.images().unwrap().len(), 1, "{what}");
+    };
+    let scratch = Scratch::new();
+    load_bytes(&scratch, &docker_archive(&mine, &["mine:1"])).unwrap();
+    let mut archives = Vec::new();
+    for name in [&pin, &short] {
+        archives.push(docker_archive(&other, &[name]));
+        archives.push(docker_archive(
+            &other,
+            &[&format!("docker.io/library/{name}")],
+        ));
+        archives.push(oci_archive(&other, NAME, name, false));
+        archives.push(oci_archive(&other, REF, name, true));
+    }
+    for archive in archives {
+        let error = load_bytes(&scratch, &archive).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains("digest algorithm as name"), "{text}");
+        pinned(&scratch, &text);
+    }
+    // What an older version took in is nameless now.
+    let forged = Scratch::new();
+    for image in [&mine, &other] {
+        load_bytes(&forged, &docker_archive(image, &["x:1"])).unwrap();
+    }
+    let index = forged.store.layout_dir().join("index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    let full = text.replace("docker.io/library/x:1", &format!("docker.io/library/{pin}"));
+    assert_ne!(text, full);
+    fs::write(&index, full).unwrap();
+    assert_eq!(forged.store.resolve(&pin).unwrap().id, mine.id());
+}
+
 /// Docker fails too, where the name was once left out without a word.
 #[test]
 fn a_name_that_is_none_fails_the_load() {

@@ -11,8 +11,8 @@ use super::source::Source;
 use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, Search, digest_of};
 use crate::platform::Platform;
 use crate::progress::Progress;
-use crate::reference::Reference;
-use crate::store::{Image, Store, describe, name_of};
+use crate::reference::{Reference, ReferenceError};
+use crate::store::{Image, Store, describe, name_of, stated_name};
 
 pub(super) const INDEX: &str = "index.json";
 
@@ -37,6 +37,7 @@ pub(super) fn load(
         progress,
     };
     for entry in index.manifests() {
+        refuse_identifier(entry)?;
         let name = name_of(entry);
         let what = name
             .as_ref()
@@ -66,6 +67,19 @@ pub(super) fn load(
         })?;
     }
     Ok(())
+}
+
+/// An identifier as a name is never given, and said: whoever wrote it there wants this image to be found in the place of
+/// another. Other texts that are no names of ours are taken for none, since the specification allows more than Docker.
+fn refuse_identifier(entry: &Descriptor) -> Result<(), ArchiveError> {
+    let text = stated_name(entry).unwrap_or_default();
+    match text.parse::<Reference>() {
+        Err(source @ ReferenceError::DigestAlgorithm { .. }) => Err(ArchiveError::BadTag {
+            name: text.chars().take(200).collect(),
+            source: Some(source),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn rank(platform: &Platform, stated: &Platform) -> Option<usize> {

@@ -17,6 +17,9 @@ use grammar::{is_component, is_registry, is_tag, split_registry};
 const HUB: &str = "docker.io";
 const HUB_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
+/// What an identifier begins with. As the name of a repository it would make `sha256:HEX` a tag, which whoever makes an
+/// archive can give to any image, and which would be found in the place of the image that has this identifier.
+const DIGEST_ALGORITHM: &str = "sha256";
 /// Longest repository name, registry included (reference.go, `NameTotalLengthMax`).
 const NAME_MAX: usize = 255;
 
@@ -36,6 +39,14 @@ pub enum ReferenceError {
     Uppercase {
         /// The offending repository.
         repository: String,
+    },
+    /// `sha256:HEX` is the identifier of an image and never a name; Docker's words too.
+    #[error(
+        "'{reference}': refusing to create an ambiguous tag using digest algorithm as name: sha256:HEX is the ID of an image"
+    )]
+    DigestAlgorithm {
+        /// What was given, shortened to 200 characters.
+        reference: String,
     },
 }
 
@@ -165,6 +176,11 @@ impl FromStr for Reference {
             return Err(bad("the repository name is empty"));
         }
         let (registry, repository) = split_registry(name);
+        if registry == HUB && repository.strip_prefix(HUB_NAMESPACE) == Some(DIGEST_ALGORITHM) {
+            return Err(ReferenceError::DigestAlgorithm {
+                reference: text.chars().take(200).collect(),
+            });
+        }
         if repository.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(ReferenceError::Uppercase {
                 repository: repository.chars().take(200).collect(),
@@ -285,6 +301,29 @@ mod tests {
         let parsed: Reference = format!("debian:12@{digest}").parse().unwrap();
         assert_eq!(parsed.tag(), Some("12"));
         assert_eq!(parsed.digest().unwrap().to_string(), digest);
+    }
+
+    #[test]
+    fn an_identifier_is_no_name() {
+        let hex = "a".repeat(64);
+        for bad in [
+            format!("sha256:{hex}"),
+            format!("docker.io/library/sha256:{hex}"),
+            format!("index.docker.io/sha256:{hex}"),
+            format!("library/sha256:{hex}"),
+            format!("sha256@sha256:{hex}"),
+            "sha256:abc".to_owned(),
+            "sha256".to_owned(),
+        ] {
+            let parsed = bad.parse::<Reference>();
+            assert!(
+                matches!(parsed, Err(ReferenceError::DigestAlgorithm { .. })),
+                "{bad}: {parsed:?}"
+            );
+        }
+        for good in ["me/sha256:1", "localhost/sha256:1", "sha256x:1"] {
+            assert!(good.parse::<Reference>().is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Store {
     }
 
     /// Finds an image by name, by identifier (also shortened, with or without `sha256:`) or by
-    /// repository and digest, in this order.
+    /// repository and digest, in this order. A whole identifier, and one with `sha256:` before it, is no name by the
+    /// grammar of [`Reference`], so that no name can take its place.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Ambiguous`], or why the image cannot be read.

@@ -77,11 +77,16 @@ fn empty() -> ImageIndex {
 
 /// The name of a descriptor; Docker's rules complete what other tools wrote.
 pub(crate) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    stated_name(descriptor)?.parse().ok()
+}
+
+/// The name of a descriptor as it is written there, which need not be one by Docker's rules.
+pub(crate) fn stated_name(descriptor: &Descriptor) -> Option<&str> {
     let annotations = descriptor.annotations().as_ref()?;
     let text = annotations
         .get(IMAGE_NAME)
         .or_else(|| annotations.get(REF_NAME))?;
-    text.parse().ok()
+    Some(text)
 }
 
 /// Names that this descriptor's image has in registries, by digest.

@@ -39,7 +39,7 @@ pub use disk::ImageDisk;
 pub use error::StoreError;
 pub(crate) use gc::Partials;
 pub use image::{HistoryEntry, Image};
-pub(crate) use index::{describe, name_of, set_names};
+pub(crate) use index::{describe, name_of, set_names, stated_name};
 pub use lock::Lease;
 pub(crate) use lock::Lock;
 pub use owner::claim;
