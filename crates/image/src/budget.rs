@@ -24,7 +24,8 @@ impl Bounds {
     /// Below this nothing would be left for the image itself, in bytes.
     pub const LEAST_MEMORY: u64 = 96 << 20;
     /// What the process has beside the image: the program (20 MiB), the names and documents of an archive that is
-    /// loaded (16 and 8 MiB, and as much again while one is parsed), and buffers. In bytes.
+    /// loaded (16 and 8 MiB, and 32 MiB while one is parsed, which has bounds on its
+    /// bytes and its values), and buffers. In bytes.
     const RESERVED: u64 = 64 << 20;
 
     /// The memory for one image.

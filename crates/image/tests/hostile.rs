@@ -5,12 +5,13 @@ mod support;
 use std::fs;
 
 use bulkhead_image::{
-    ArchiveError, ErrorKind, Image, ImportOptions, LoadFrom, LoadOptions, Quiet, StoreError,
-    import, load,
+    ArchiveError, ErrorKind, Image, ImportOptions, LoadFrom, LoadOptions, PullOptions, Quiet,
+    StoreError, import, load, pull,
 };
 use bulkhead_types::chain;
 use serde_json::json;
 use support::Scratch;
+use support::faulty::Faulty;
 use support::fixture::{Fixture, OCI_INDEX, OCI_MANIFEST, digest, gzip, tar};
 
 fn load_bytes(scratch: &Scratch, bytes: &[u8]) -> Result<Vec<Image>, ArchiveError> {
@@ -326,4 +327,103 @@ fn a_layout_directory_cannot_lead_outside() {
     );
     assert!(loaded.is_err());
     nothing_is_left(&scratch, "the layout");
+}
+
+/// The sample's image with another configuration, and what makes it one: a list of very many small values.
+fn bloated(values: usize, section: &str) -> Fixture {
+    let mut image = Fixture::sample(26);
+    let mut config: serde_json::Value = serde_json::from_slice(&image.config).unwrap();
+    match section {
+        "history" => config["history"] = vec![json!({}); values].into(),
+        "Labels" => {
+            let labels = (0..values).map(|n| (n.to_string(), json!("")));
+            config["config"]["Labels"] = labels.collect::<serde_json::Map<_, _>>().into();
+        }
+        other => config["config"][other] = vec![json!("A"); values].into(),
+    }
+    image.config = serde_json::to_vec(&config).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    manifest["config"]["digest"] = json!(digest(&image.config).to_string());
+    manifest["config"]["size"] = json!(image.config.len());
+    image.manifest = serde_json::to_vec(&manifest).unwrap();
+    image
+}
+
+/// Eight kilobytes of archive took 853 MB while they were loaded, and half as much at each `images`.
+#[test]
+fn a_configuration_of_very_many_values_is_refused_by_name() {
+    for (section, values, says) in [
+        (
+            "history",
+            4097,
+            "the history of the configuration lists 4097 entries",
+        ),
+        (
+            "Env",
+            4097,
+            "the Env of the configuration lists 4097 entries",
+        ),
+        (
+            "Labels",
+            4097,
+            "the Labels of the configuration lists 4097 entries",
+        ),
+        (
+            "history",
+            100_000,
+            "the configuration has more than 65536 values",
+        ),
+        (
+            "Env",
+            100_000,
+            "the configuration has more than 65536 values",
+        ),
+        ("Cmd", 1_100_000, "bytes long, at most 4194304 are accepted"),
+    ] {
+        let image = bloated(values, section);
+        for archive in [
+            docker_archive(&image, &["x:1"]),
+            oci_archive(&image, REF, "x:1", false),
+        ] {
+            let scratch = Scratch::new();
+            let error = load_bytes(&scratch, &gzip(&archive)).unwrap_err();
+            let text = chain(&error);
+            assert!(text.contains(says), "{section}: {text}");
+            nothing_is_left(&scratch, section);
+        }
+        let scratch = Scratch::new();
+        let registry = Faulty::serve(image, |_, _| None);
+        let reference = registry.name("x:1").parse().unwrap();
+        let error = pull(&scratch.store, &reference, &PullOptions::default(), &Quiet).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains(says), "pull {section}: {text}");
+        nothing_is_left(&scratch, section);
+    }
+}
+
+/// What an older version took in must not make each listing as dear as it was to take in.
+#[test]
+fn a_store_with_such_an_image_lists_the_others() {
+    let scratch = Scratch::new();
+    load_bytes(&scratch, &docker_archive(&Fixture::sample(27), &["good:1"])).unwrap();
+    let image = bloated(100_000, "history");
+    let layout = scratch.store.layout_dir();
+    for bytes in [&image.config, &image.manifest] {
+        fs::write(layout.join("blobs/sha256").join(digest(bytes).hex()), bytes).unwrap();
+    }
+    let path = layout.join("index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    index["manifests"].as_array_mut().unwrap().push(json!({
+        "mediaType": OCI_MANIFEST, "digest": digest(&image.manifest).to_string(), "size": image.manifest.len(),
+        "annotations": {REF: "old:1"},
+    }));
+    fs::write(&path, index.to_string()).unwrap();
+    let listed = scratch.store.images().unwrap();
+    assert_eq!(listed.len(), 1);
+    let error = scratch.store.resolve("old:1").unwrap_err();
+    assert!(
+        chain(&error).contains("more than 65536 values"),
+        "{}",
+        chain(&error)
+    );
 }

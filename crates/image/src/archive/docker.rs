@@ -34,11 +34,8 @@ pub(super) fn load(
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ArchiveError> {
     let bytes = source.document(store, MANIFEST, MANIFEST_MAX)?;
-    let entries: Vec<Entry> =
-        serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Parse {
-            name: MANIFEST.into(),
-            source,
-        })?;
+    let entries: Vec<Entry> = manifest::parse_json("list of images", &bytes, MANIFEST_MAX)
+        .map_err(ArchiveError::parse(MANIFEST))?;
     for entry in &entries {
         let tags = entry.repo_tags.iter().flatten();
         let what = tags.map(String::as_str).next().unwrap_or(&entry.config);

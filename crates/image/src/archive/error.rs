@@ -100,13 +100,13 @@ pub enum ArchiveError {
     #[error("the archive lacks {0}")]
     Missing(String),
     /// A document of the archive cannot be parsed.
-    #[error("cannot parse {name} in the archive")]
+    #[error("{name} in the archive cannot be used")]
     Parse {
         /// The document.
         name: String,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: ManifestError,
     },
     /// A manifest, index or configuration that is not acceptable.
     #[error("{name} in the archive is not an image that can be used")]
@@ -158,6 +158,12 @@ impl ArchiveError {
             Self::BetterFit => true,
             _ => false,
         }
+    }
+
+    /// What is wrong with the archive's own list of what is in it.
+    pub(super) fn parse(name: &str) -> impl FnOnce(ManifestError) -> Self {
+        let name = name.to_owned();
+        move |source| Self::Parse { name, source }
     }
 
     /// What the tar reader complains about, at an entry or before the first.

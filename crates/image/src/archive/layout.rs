@@ -25,10 +25,7 @@ pub(super) fn load(
 ) -> Result<(), ArchiveError> {
     let bytes = source.document(store, INDEX, MANIFEST_MAX)?;
     let index: ImageIndex =
-        serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Parse {
-            name: INDEX.into(),
-            source,
-        })?;
+        manifest::parse_json("index", &bytes, MANIFEST_MAX).map_err(ArchiveError::parse(INDEX))?;
     let best = best_ranks(&index, platform);
     let layout = Layout {
         store,

@@ -11,7 +11,7 @@ use oci_spec::image::Descriptor;
 use super::docker::{self, Entry};
 use super::error::{ArchiveError, io_error};
 use crate::decompress::Decoder;
-use crate::manifest::{OCI_INDEX, OCI_MANIFEST, digest_of};
+use crate::manifest::{ManifestError, OCI_INDEX, OCI_MANIFEST, digest_of};
 use crate::progress::{Outcome, Phase, Progress};
 use crate::reference::Reference;
 use crate::store::{Image, Store, StoreError, describe, set_names};
@@ -228,10 +228,7 @@ impl Saver<'_> {
                 layers: Some(layers),
             });
         }
-        let parse = |source| ArchiveError::Parse {
-            name: docker::MANIFEST.into(),
-            source,
-        };
+        let parse = |source| document_error(docker::MANIFEST, source);
         add(
             tar,
             docker::MANIFEST,
@@ -366,10 +363,12 @@ impl Saver<'_> {
 }
 
 fn index_error(source: serde_json::Error) -> ArchiveError {
-    ArchiveError::Parse {
-        name: "index.json".into(),
-        source,
-    }
+    document_error("index.json", source)
+}
+
+fn document_error(name: &str, source: serde_json::Error) -> ArchiveError {
+    let document = "list of images";
+    ArchiveError::parse(name)(ManifestError::Parse { document, source })
 }
 
 fn digest(image: &Image, blob: &Descriptor) -> Result<Digest, StoreError> {

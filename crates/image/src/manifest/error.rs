@@ -49,7 +49,15 @@ pub enum ManifestError {
     /// A digest that is not `sha256`.
     #[error("digest '{0}' is not supported, only sha256 is")]
     Digest(String),
-    /// Too many layers or manifests.
+    /// More values than any honest document has, however short it is.
+    #[error("the {document} has more than {limit} values, which would take too much memory")]
+    TooManyValues {
+        /// Which document.
+        document: &'static str,
+        /// Values, with those in lists and maps.
+        limit: usize,
+    },
+    /// Too many layers, manifests, steps of a history or the like.
     #[error("the {document} lists {actual} entries, at most {limit} are accepted")]
     TooMany {
         /// Which document.

@@ -6,9 +6,12 @@
 mod error;
 mod media;
 mod search;
+mod walk;
+
+use std::collections::HashMap;
 
 use bulkhead_types::Digest;
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Config, Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
 pub use error::ManifestError;
@@ -19,14 +22,18 @@ pub(crate) use media::{
 };
 pub use search::digests_searched;
 pub(crate) use search::{DEPTH_MAX, Search};
+pub(crate) use walk::{parse_json, walk};
 
 /// Manifests and indexes above this many bytes are refused (distribution specification,
 /// "Pushing manifests": registries should enforce a limit, and at least 4 MiB is common).
 pub const MANIFEST_MAX: u64 = 4 << 20;
-/// Configurations above this many bytes are refused; history makes them longer than manifests.
-pub const CONFIG_MAX: u64 = 8 << 20;
-/// More layers than any engine stacks; bounds the work one manifest can cause.
-const LAYERS_MAX: usize = 4096;
+/// Configurations above this many bytes are refused, as in the library of skopeo and podman (`MaxConfigBodySize` of
+/// containers/image).
+pub const CONFIG_MAX: u64 = 4 << 20;
+/// Entries of one list or map of a document: the layers of a manifest, the steps of a history, environment, labels.
+/// Docker stacks 127 layers, and long histories have some hundred steps; bounds the work and the memory that one image
+/// can cause each time that images are listed. More are refused.
+const LIST_MAX: usize = 4096;
 
 /// What a manifest's bytes turned out to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,22 +66,22 @@ struct Shape {
 /// # Errors
 /// Everything but [`ManifestError::NoPlatform`] and [`ManifestError::LayerCount`].
 pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Document, ManifestError> {
-    bound("manifest", bytes, MANIFEST_MAX)?;
     let parse = |source| ManifestError::Parse {
         document: "manifest",
         source,
     };
-    let shape: Shape = match serde_json::from_slice(bytes) {
+    let shape: Shape = match parse_json("manifest", bytes, MANIFEST_MAX) {
         Ok(shape) => shape,
-        Err(source) => {
+        Err(error @ ManifestError::Parse { .. }) => {
             // A page of HTML with status 200 is better named by its type than by its first byte.
             return Err(match content_type {
                 Some(t) if !known_manifest_type(t) && !generic_type(t) => {
                     ManifestError::MediaType(t.to_owned())
                 }
-                _ => parse(source),
+                _ => error,
             });
         }
+        Err(error) => return Err(error),
     };
     let says = shape.media_type.as_deref();
     for media_type in [says, content_type.filter(|t| !generic_type(t))]
@@ -151,17 +158,43 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
 /// Parses an image configuration.
 ///
 /// # Errors
-/// [`ManifestError::Parse`], [`ManifestError::TooLarge`], [`ManifestError::TooMany`],
-/// [`ManifestError::Digest`].
+/// [`ManifestError::Parse`], [`ManifestError::TooLarge`], [`ManifestError::TooManyValues`],
+/// [`ManifestError::TooMany`], [`ManifestError::Digest`].
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ManifestError> {
-    bound("configuration", bytes, CONFIG_MAX)?;
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|source| ManifestError::Parse {
-            document: "configuration",
-            source,
-        })?;
+    let config: ImageConfiguration = parse_json("configuration", bytes, CONFIG_MAX)?;
     count("configuration", config.rootfs().diff_ids().len())?;
     diff_ids(&config)?;
+    let section = config.config().as_ref();
+    let list = |get: fn(&Config) -> &Option<Vec<String>>| {
+        section
+            .and_then(|section| get(section).as_ref())
+            .map_or(0, Vec::len)
+    };
+    let labels = section.and_then(|section| section.labels().as_ref());
+    for (what, entries) in [
+        (
+            "history of the configuration",
+            config.history().as_ref().map_or(0, Vec::len),
+        ),
+        ("Env of the configuration", list(Config::env)),
+        ("Cmd of the configuration", list(Config::cmd)),
+        ("Entrypoint of the configuration", list(Config::entrypoint)),
+        ("Volumes of the configuration", list(Config::volumes)),
+        (
+            "ExposedPorts of the configuration",
+            list(Config::exposed_ports),
+        ),
+        (
+            "Labels of the configuration",
+            labels.map_or(0, HashMap::len),
+        ),
+        (
+            "os.features of the configuration",
+            config.os_features().as_ref().map_or(0, Vec::len),
+        ),
+    ] {
+        count(what, entries)?;
+    }
     Ok(config)
 }
 
@@ -202,25 +235,12 @@ pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, ManifestError
         .map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
 }
 
-fn bound(document: &'static str, bytes: &[u8], limit: u64) -> Result<(), ManifestError> {
-    let actual = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    if actual > limit {
-        Err(ManifestError::TooLarge {
-            document,
-            actual,
-            limit,
-        })
-    } else {
-        Ok(())
-    }
-}
-
 fn count(document: &'static str, actual: usize) -> Result<(), ManifestError> {
-    if actual > LAYERS_MAX {
+    if actual > LIST_MAX {
         Err(ManifestError::TooMany {
             document,
             actual,
-            limit: LAYERS_MAX,
+            limit: LIST_MAX,
         })
     } else {
         Ok(())

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Store, StoreError, io_error};
 use crate::budget::Space;
+use crate::manifest::ManifestError;
 
 /// Writes a blob whose digest may not be known yet; gone when dropped before it is committed.
 pub(crate) struct BlobWriter {
@@ -103,6 +104,17 @@ impl Store {
         file.take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(io_error("read", &path))?;
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if size > limit {
+            return Err(StoreError::Document {
+                digest: digest.clone(),
+                source: ManifestError::TooLarge {
+                    document: "document",
+                    actual: fs::metadata(&path).map_or(size, |meta| meta.len()),
+                    limit,
+                },
+            });
+        }
         let actual = Digest::from_bytes(Sha256::digest(&bytes).into());
         if actual == *digest {
             return Ok(bytes);

@@ -156,7 +156,7 @@ impl Store {
                 marks.layers.extend(ids.iter().map(Digest::hex));
             }
             // Something that another tool keeps here, for example an artifact: keep what it names.
-            Err(_) => mark_json(&serde_json::from_slice(&bytes).unwrap_or_default(), marks),
+            Err(_) => mark_json(&bytes, marks),
         }
         Ok(())
     }
@@ -212,26 +212,27 @@ impl Store {
         fs::remove_dir_all(&aside)
     }
 
-    /// `None` where the blob is missing or damaged.
+    /// `None` where the blob is missing, damaged or longer than `limit`.
     fn read_if_sound(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         match self.read_blob(digest, limit) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(StoreError::MissingBlob { .. } | StoreError::DigestMismatch { .. }) => Ok(None),
+            Err(
+                StoreError::MissingBlob { .. }
+                | StoreError::DigestMismatch { .. }
+                | StoreError::Document { .. },
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Keeps every blob whose digest occurs in a document of unknown kind.
-fn mark_json(value: &serde_json::Value, marks: &mut Marks) {
-    match value {
-        serde_json::Value::String(text) => marks
-            .blobs
-            .extend(text.parse::<Digest>().ok().map(|d| d.hex())),
-        serde_json::Value::Array(list) => list.iter().for_each(|one| mark_json(one, marks)),
-        serde_json::Value::Object(map) => map.values().for_each(|one| mark_json(one, marks)),
-        _ => {}
-    }
+/// Keeps every blob whose digest occurs in a document of unknown kind, as far as it is JSON.
+fn mark_json(bytes: &[u8], marks: &mut Marks) {
+    let _ = manifest::walk(bytes, &mut |text| {
+        let digest = text.and_then(|text| text.parse::<Digest>().ok());
+        marks.blobs.extend(digest.map(|digest| digest.hex()));
+        Some(())
+    });
 }
 
 fn dir_size(dir: &Path) -> u64 {
