@@ -122,6 +122,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_wrong_with_a_certificate_is_said_in_words() {
+        use std::time::Duration;
+
+        use rustls::pki_types::ServerName;
+        let day = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400));
+        let (time, not_after) = (day(20_000), day(19_000));
+        assert_eq!(
+            fault(&CertificateError::ExpiredContext { time, not_after }),
+            "has expired on 2022-01-08"
+        );
+        let not_before = day(21_000);
+        assert_eq!(
+            fault(&CertificateError::NotValidYetContext { time, not_before }),
+            "is valid from 2027-07-01 on only"
+        );
+        let named = |presented: &[&str]| {
+            fault(&CertificateError::NotValidForNameContext {
+                expected: ServerName::try_from("a.test").unwrap(),
+                presented: presented.iter().map(|&one| one.to_owned()).collect(),
+            })
+        };
+        assert_eq!(
+            named(&["DnsName(\"b.test\")", "IpAddress(10.0.0.1)"]),
+            "is for b.test, 10.0.0.1, not for a.test"
+        );
+        assert!(named(&[]).contains("subjectAltName"));
+        assert!(!named(&["DnsName(\"\u{1b}[2J\")"]).contains('\u{1b}'));
+    }
+
+    #[test]
     fn only_a_server_without_tls_is_answered_with_advice_about_http() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
