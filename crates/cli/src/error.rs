@@ -7,6 +7,7 @@ use bulkhead_engine::ErrorKind;
 use bulkhead_types::{chain, exit_code};
 
 use crate::args::ListFileError;
+use crate::output::say;
 use crate::template::TemplateError;
 use crate::terminal::NotATerminal;
 
@@ -244,7 +245,7 @@ pub fn report(error: &CliError) {
     if matches!(error, CliError::Several { .. }) {
         return;
     }
-    eprintln!("bulkhead: {}", chain(error));
+    say(format_args!("bulkhead: {}", chain(error)));
     if let Some(hint) = error.hint() {
         eprintln!("hint: {hint}");
     }

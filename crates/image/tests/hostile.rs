@@ -5,10 +5,10 @@ mod support;
 use std::fs;
 
 use bulkhead_image::{
-    ArchiveError, ErrorKind, Image, ImportOptions, LoadFrom, LoadOptions, PullOptions, Quiet,
-    StoreError, import, load, pull,
+    ArchiveError, ErrorKind, Image, ImportOptions, LoadFrom, LoadOptions, Platform, PullOptions,
+    Quiet, StoreError, import, load, parse_config, pull,
 };
-use bulkhead_types::chain;
+use bulkhead_types::{GuestText, chain};
 use serde_json::json;
 use support::Scratch;
 use support::faulty::Faulty;
@@ -426,4 +426,44 @@ fn a_store_with_such_an_image_lists_the_others() {
         "{}",
         chain(&error)
     );
+}
+
+/// Layer and configuration names, tags, media types and platforms: each was once printed as it came.
+#[test]
+fn what_an_archive_says_reaches_an_error_clean() {
+    let evil = "x\u{1b}]0;title\u{7}\u{9b}2J\u{202e}\nbulkhead: forged";
+    let image = Fixture::sample(28);
+    let plain = |document: serde_json::Value| {
+        let manifest = document.to_string();
+        tar(&[
+            ("c.json", &image.config),
+            ("manifest.json", manifest.as_bytes()),
+        ])
+    };
+    let layers = vec!["a"; 2];
+    let with_type = |kind: &str| {
+        let json = String::from_utf8(image.manifest.clone()).unwrap();
+        let escaped = serde_json::to_string(evil).unwrap();
+        let mut other = image.clone();
+        other.manifest = json.replace(&format!("\"{kind}\""), &escaped).into_bytes();
+        oci_archive(&other, REF, "x:1", false)
+    };
+    for archive in [
+        plain(json!([{"Config": "c.json", "Layers": [evil, "b", "c"]}])),
+        plain(json!([{"Config": evil, "Layers": layers}])),
+        plain(json!([{"Config": "c.json", "RepoTags": [evil], "Layers": layers}])),
+        with_type("application/vnd.oci.image.layer.v1.tar+gzip"),
+        with_type("application/vnd.oci.image.config.v1+json"),
+        with_type(OCI_MANIFEST),
+    ] {
+        let error = load_bytes(&Scratch::new(), &archive).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains("title"), "{text:?}");
+        assert_eq!(GuestText::line(&text), *text, "{text:?}");
+    }
+    let mut config: serde_json::Value = serde_json::from_slice(&image.config).unwrap();
+    config["os"] = json!(evil);
+    let config = parse_config(&serde_json::to_vec(&config).unwrap()).unwrap();
+    let platform = Platform::of_image(&config).to_string();
+    assert_eq!(GuestText::line(&platform), *platform, "{platform:?}");
 }

@@ -1,13 +1,13 @@
-//! Text that a guest wrote, or may have written a part of, made fit to be shown.
+//! Text that a guest or the maker of an image wrote, or may have written a part of, made fit to be shown.
 
 use std::fmt;
 use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Text of a guest, cleaned: whoever holds one may print it to a terminal.
+/// Text of a guest or an image, cleaned: whoever holds one may print it to a terminal.
 ///
-/// A guest is hostile, and its words reach an administrator's terminal in error messages and records. Three kinds of
+/// Both are hostile, and their words reach an administrator's terminal in error messages and records. Three kinds of
 /// characters are replaced by U+FFFD:
 ///
 /// * control characters: ESC and the C1 controls begin commands that set a terminal's title or clipboard;
@@ -68,6 +68,23 @@ impl GuestText {
                 }
             })
             .collect()
+    }
+
+    /// A cell of a table, cleaned and not cut: what would end its column or its line is a space, since commands of many
+    /// lines are common in a history.
+    pub fn cell(text: &str) -> String {
+        text.chars()
+            .map(|c| match c {
+                '\t' | '\n' => ' ',
+                c if is_unsafe(c) => char::REPLACEMENT_CHARACTER,
+                c => c,
+            })
+            .collect()
+    }
+
+    /// The first `most` characters as one line.
+    pub fn start(text: &str, most: usize) -> Self {
+        Self::line(&text.chars().take(most).collect::<String>())
     }
 
     /// The text.
@@ -215,5 +232,15 @@ mod tests {
         assert_eq!(lines.split('\n').count(), GuestText::MAX_LINES);
         assert!(!lines.contains('\x1b'));
         assert!(GuestText::line_of_bytes(&[0xe4; 100_000]).len() <= GuestText::MAX_LINE);
+    }
+
+    #[test]
+    fn a_cell_stays_in_its_column_and_its_line() {
+        assert_eq!(
+            GuestText::cell("a\tb\nc\u{1b}]0;x\u{7}\u{9b}2J\u{202e}"),
+            "a b c\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}"
+        );
+        let long = "x".repeat(GuestText::MAX_LINE * 2);
+        assert_eq!(GuestText::cell(&long), long);
     }
 }

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::args::{KeyValue, env_file, label_file, parse_cpus, seconds};
 use crate::error::CliError;
+use crate::output::say;
 use crate::progress::{self, Work};
 use crate::terminal;
 
@@ -236,7 +237,7 @@ impl CreateFlags {
                 if policy == PullPolicy::Missing =>
             {
                 if !self.quiet {
-                    eprintln!("Unable to find image '{name}' locally");
+                    say(format_args!("Unable to find image '{name}' locally"));
                 }
                 self.pull(engine, &options.image)?;
                 engine.create(&options)?
@@ -244,7 +245,7 @@ impl CreateFlags {
             other => other?,
         };
         for warning in container.warnings() {
-            eprintln!("WARNING: {warning}");
+            say(format_args!("WARNING: {warning}"));
         }
         if let Some(cidfile) = cidfile {
             cidfile.write(container.id().as_str())?;

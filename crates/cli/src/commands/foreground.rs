@@ -13,7 +13,7 @@ use bulkhead_sandbox::{
 use bulkhead_types::{ExitStatus, Signal, TerminalSize};
 
 use crate::error::{CliError, report};
-use crate::output::align;
+use crate::output::{align, say};
 use crate::terminal::{self, RawMode, Streams, Target, Wanted};
 
 /// What to attach to, and how.
@@ -306,7 +306,7 @@ impl Attached<'_> {
             }
         }
         if let Some(error) = &exit.error {
-            eprintln!("bulkhead: {error}");
+            say(format_args!("bulkhead: {error}"));
         }
         // With --rm the record is gone; the monitor's own word of the end has them.
         tell(&self.container.exit_warnings(exit));
@@ -395,7 +395,7 @@ pub fn tell_unrecorded(container: &Container) {
 /// Says what went wrong around a run that went on.
 pub fn tell(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("WARNING: {warning}");
+        say(format_args!("WARNING: {warning}"));
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
-use crate::output::{Out, binary_size};
+use crate::output::{Out, binary_size, say};
 use crate::template::{Functions, Template, Value};
 
 /// Arguments of `info`.
@@ -28,7 +28,7 @@ impl Execute for Info {
         let info = context.engine()?.info()?;
         print(self.format.as_deref(), &Value::of(&info)?, || text(&info))?;
         for warning in &info.warnings {
-            eprintln!("WARNING: {warning}");
+            say(format_args!("WARNING: {warning}"));
         }
         Ok(0)
     }

@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use bulkhead_image::{LoadEvent, LoadFrom, LoadOptions, Platform, load_reporting};
-use bulkhead_types::chain;
+use bulkhead_types::{GuestText, chain};
 use clap::Args;
 
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::{CliError, WRITE_OUTPUT};
-use crate::output::Out;
+use crate::output::{Out, say};
 use crate::progress::{self, Work};
 
 /// Arguments of `load`.
@@ -60,8 +60,8 @@ impl Execute for Load {
                     }
                     if let LoadEvent::Skipped { what, why } = event {
                         // The archive's own words are in it.
-                        let why: String = chain(why).chars().filter(|c| !c.is_control()).collect();
-                        eprintln!("Skipped {what}: {why}");
+                        let why = GuestText::line(&chain(why));
+                        say(format_args!("Skipped {what}: {why}"));
                     }
                 });
             },

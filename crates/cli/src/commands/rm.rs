@@ -7,6 +7,7 @@ use super::several;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::say;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ impl Execute for Rm {
             match engine.remove(name, options) {
                 // As in Docker, `rm -f` of what is not there is told but is no failure.
                 Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
-                    eprintln!("bulkhead: {error}");
+                    say(format_args!("bulkhead: {error}"));
                     Ok(None)
                 }
                 other => other.map(|_| Some(name.to_owned())).map_err(CliError::from),

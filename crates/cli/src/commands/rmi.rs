@@ -8,6 +8,7 @@ use super::several;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::say;
 
 /// Arguments of `rmi`.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ impl Execute for Rmi {
         several::each(&self.images, |name| {
             match engine.remove_image(name, self.force) {
                 Err(error) if self.force && error.kind() == ErrorKind::NotFound => {
-                    eprintln!("bulkhead: {error}");
+                    say(format_args!("bulkhead: {error}"));
                     Ok(None)
                 }
                 other => {

@@ -59,9 +59,10 @@ impl Listing<'_> {
             Format::Template(source) => self.lines(&Template::parse(source)?, rows),
             Format::Table(columns) => {
                 let template = Template::parse(columns.as_deref().unwrap_or(self.table))?;
+                let rows: Vec<Value> = rows.iter().map(Value::cells).collect();
                 let mut text = template.render(&self.header(), Functions::Header)?;
                 text.push('\n');
-                text.push_str(&self.lines(&template, rows)?);
+                text.push_str(&self.lines(&template, &rows)?);
                 Ok(align(&text))
             }
         }
@@ -148,6 +149,25 @@ mod tests {
             show("{{.Names}}\\t{{.ID}}"),
             "web\taaaaaaaaaaaa\ndb\tcccccccccccc\n"
         );
+    }
+
+    #[test]
+    fn no_cell_of_a_table_forges_a_line_or_a_column() {
+        let row = Value::Map(vec![
+            ("ID".to_owned(), "a\nforged\tx".into()),
+            ("Names".to_owned(), "\u{1b}]0;x".into()),
+        ]);
+        let shown = |format| {
+            LISTING
+                .render(&Format::parse(Some(format)), std::slice::from_ref(&row))
+                .unwrap()
+        };
+        assert_eq!(
+            shown("table"),
+            "CONTAINER ID   NAMES\na forged x     \u{fffd}]0;x\n"
+        );
+        // For programs, as with Docker.
+        assert_eq!(shown("{{.ID}}"), "a\nforged\tx\n");
     }
 
     #[test]

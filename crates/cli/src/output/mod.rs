@@ -10,4 +10,4 @@ pub use columns::align;
 pub use format::{Format, Listing};
 pub use glob::glob;
 pub use human::{ago, binary_size, created_at, ellipsis, image_size, size};
-pub use write::Out;
+pub use write::{Out, say};

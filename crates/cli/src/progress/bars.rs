@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bulkhead_image::{Outcome, Phase, Progress};
+use bulkhead_types::GuestText;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::line::{self, Amount};
@@ -97,7 +98,7 @@ impl Progress for Bars {
 
     fn message(&self, text: &str) {
         // Above the bars; a terminal that is gone has nobody to tell.
-        let _ = self.all.println(text);
+        let _ = self.all.println(GuestText::clean(text));
     }
 }
 

@@ -7,6 +7,7 @@ use bulkhead_image::{Outcome, Phase, Progress};
 
 use super::line::clean;
 use super::{Shown, Work};
+use crate::output::say;
 
 pub struct Lines {
     work: Work,
@@ -37,7 +38,7 @@ impl Progress for Lines {
     }
 
     fn message(&self, text: &str) {
-        eprintln!("{text}");
+        say(text);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bulkhead_types::GuestText;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -44,6 +45,24 @@ impl Value {
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value),
             _ => None,
+        }
+    }
+
+    /// The same with every text in it fit for a cell of a table: no control characters, and all on one line.
+    pub fn cells(&self) -> Self {
+        match self {
+            Self::String(text) => Self::String(GuestText::cell(text)),
+            Self::List(list) => Self::List(list.iter().map(Self::cells).collect()),
+            Self::Map(members) => {
+                let clean = |(key, value): &(String, Self)| (GuestText::cell(key), value.cells());
+                Self::Map(members.iter().map(clean).collect())
+            }
+            Self::Lookup(members) => {
+                // The key is what the user asks for.
+                let clean = |(key, text): &(String, String)| (key.clone(), GuestText::cell(text));
+                Self::Lookup(members.iter().map(clean).collect())
+            }
+            other => other.clone(),
         }
     }
 

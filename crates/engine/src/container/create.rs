@@ -85,7 +85,9 @@ impl Engine {
             .zip(found)
             .find(|(_, found)| *found == Found::Other)
         {
-            Some((path, _)) => Err(ContainerError::from(OptionError::VolumeOnFile(path)).into()),
+            Some((path, _)) => {
+                Err(ContainerError::from(OptionError::VolumeOnFile(path.into())).into())
+            }
             None => Ok(()),
         }
     }

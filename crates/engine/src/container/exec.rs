@@ -71,13 +71,13 @@ fn process(main: &ProcessSpec, options: &ExecOptions) -> Result<ProcessSpec, Con
     }
     for entry in &options.env {
         if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
-            return Err(OptionError::Env(entry.replace('\0', "\\0")).into());
+            return Err(OptionError::Env(entry.replace('\0', "\\0").into()).into());
         }
         set_env(&mut env, entry);
     }
     let cwd = match options.workdir.as_deref().filter(|w| !w.is_empty()) {
         Some(path) if !path.starts_with('/') || path.contains('\0') => {
-            return Err(OptionError::Workdir(path.to_owned()).into());
+            return Err(OptionError::Workdir(path.into()).into());
         }
         Some(path) => clean_path(path),
         None => main.cwd.clone(),

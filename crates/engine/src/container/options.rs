@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_image::Platform;
 use bulkhead_types::{
-    ByteSize, ContainerId, ContainerName, InvalidTmpfsOption, Isolation, Signal, UnknownResource,
+    ByteSize, ContainerId, ContainerName, GuestText, InvalidTmpfsOption, Isolation, Signal,
+    UnknownResource,
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,13 +88,13 @@ pub enum OptionError {
     NoCommand,
     /// A relative working directory.
     #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
-    Workdir(String),
+    Workdir(GuestText),
     /// Not a host name.
     #[error("invalid hostname format: {0}")]
     Hostname(String),
     /// An entry without a name, or with a NUL byte.
     #[error("invalid environment variable: {0}")]
-    Env(String),
+    Env(GuestText),
     /// Under Docker's minimum.
     #[error("minimum memory limit allowed is 6MB")]
     MemoryTooSmall,
@@ -177,10 +178,10 @@ pub enum OptionError {
     TooManyVolumes(usize, usize),
     /// The image has a file where it declares a volume.
     #[error("cannot mount volume over existing file, file exists {0}")]
-    VolumeOnFile(String),
+    VolumeOnFile(GuestText),
     /// The image's own configuration names a signal that does not exist.
     #[error("invalid stop signal '{0}' in the image's configuration")]
-    StopSignal(String),
+    StopSignal(GuestText),
     /// A NUL byte in the command.
     #[error("invalid command: an argument contains a NUL byte")]
     NulInCommand,

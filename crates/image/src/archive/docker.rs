@@ -57,7 +57,7 @@ fn load_one(
     progress: &dyn Progress,
 ) -> Result<Image, ArchiveError> {
     let document = |source| ArchiveError::Document {
-        name: entry.config.clone(),
+        name: entry.config.as_str().into(),
         source,
     };
     let bytes = source.document(store, &entry.config, CONFIG_MAX)?;
@@ -125,7 +125,7 @@ fn check_name(name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
     let actual = digest_bytes(bytes);
     match name.strip_prefix("blobs/sha256/") {
         Some(hex) if hex != actual.hex() => Err(ArchiveError::DigestMismatch {
-            name: name.to_owned(),
+            name: name.into(),
             actual,
         }),
         _ => Ok(()),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, GuestText};
 
 use super::recompress::CopyError;
 use crate::kind::ErrorKind;
@@ -98,12 +98,12 @@ pub enum ArchiveError {
     },
     /// A file that a document names is not in it.
     #[error("the archive lacks {0}")]
-    Missing(String),
+    Missing(GuestText),
     /// A document of the archive cannot be parsed.
     #[error("{name} in the archive cannot be used")]
     Parse {
         /// The document.
-        name: String,
+        name: GuestText,
         /// Why.
         #[source]
         source: ManifestError,
@@ -112,7 +112,7 @@ pub enum ArchiveError {
     #[error("{name} in the archive is not an image that can be used")]
     Document {
         /// The document.
-        name: String,
+        name: GuestText,
         /// Why.
         #[source]
         source: ManifestError,
@@ -121,7 +121,7 @@ pub enum ArchiveError {
     #[error("digest mismatch of {name} in the archive: its content is {actual}")]
     DigestMismatch {
         /// The file.
-        name: String,
+        name: GuestText,
         /// What its digest is.
         actual: Digest,
     },
@@ -162,7 +162,7 @@ impl ArchiveError {
 
     /// What is wrong with the archive's own list of what is in it.
     pub(super) fn parse(name: &str) -> impl FnOnce(ManifestError) -> Self {
-        let name = name.to_owned();
+        let name = name.into();
         move |source| Self::Parse { name, source }
     }
 

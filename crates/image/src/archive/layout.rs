@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, GuestText};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 
 use super::error::ArchiveError;
@@ -97,9 +97,9 @@ fn best_ranks(index: &ImageIndex, platform: &Platform) -> HashMap<Option<Referen
     best
 }
 
-fn file_name(entry: &Descriptor) -> String {
+fn file_name(entry: &Descriptor) -> GuestText {
     let text = entry.digest().as_ref().replace(':', "/");
-    format!("blobs/{}", text.chars().take(200).collect::<String>())
+    GuestText::start(&format!("blobs/{text}"), 200)
 }
 
 struct Layout<'a> {

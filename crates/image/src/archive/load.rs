@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, GuestText};
 
 use super::error::{ArchiveError, io_error};
 use super::source::{Source, is_layout};
@@ -174,7 +174,7 @@ impl Reporter<'_> {
     }
 
     pub(super) fn skip(&mut self, what: &str, why: ArchiveError) {
-        let what: String = what.chars().filter(|c| !c.is_control()).take(200).collect();
+        let what = GuestText::start(what, 200);
         (self.report)(LoadEvent::Skipped {
             what: &what,
             why: &why,

@@ -163,7 +163,7 @@ impl Source {
             Self::Tar { .. } => match self.find(name) {
                 Some(Item::Memory(bytes)) => Ok(bytes.clone()),
                 Some(Item::Blob { digest, .. }) => Ok(store.read_blob(digest, limit)?),
-                None => Err(ArchiveError::Missing(name.to_owned())),
+                None => Err(ArchiveError::Missing(name.into())),
             },
         }
     }
@@ -181,14 +181,14 @@ impl Source {
                 let mut file = match File::open(&path) {
                     Ok(file) => file,
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        return Err(ArchiveError::Missing(name.to_owned()));
+                        return Err(ArchiveError::Missing(name.into()));
                     }
                     Err(source) => return Err(io_error("open", &path)(source)),
                 };
                 let size = file.metadata().map_err(io_error("inspect", &path))?.len();
                 match load(store, (name, size), &mut file, progress)? {
                     Item::Blob { digest, size } => Ok((digest, size)),
-                    Item::Memory(_) => Err(ArchiveError::Missing(name.to_owned())),
+                    Item::Memory(_) => Err(ArchiveError::Missing(name.into())),
                 }
             }
             Self::Tar { .. } => match self.find(name) {
@@ -197,7 +197,7 @@ impl Source {
                     u64::try_from(bytes.len()).unwrap_or(u64::MAX),
                 )),
                 Some(Item::Blob { digest, size }) => Ok((digest.clone(), *size)),
-                None => Err(ArchiveError::Missing(name.to_owned())),
+                None => Err(ArchiveError::Missing(name.into())),
             },
         }
     }
@@ -217,7 +217,10 @@ impl Source {
         if actual == *digest {
             Ok(size)
         } else {
-            Err(ArchiveError::DigestMismatch { name, actual })
+            Err(ArchiveError::DigestMismatch {
+                name: name.into(),
+                actual,
+            })
         }
     }
 }

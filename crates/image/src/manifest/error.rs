@@ -1,4 +1,6 @@
-//! Why a document is refused.
+//! Why a document is refused. Words of the document are [`GuestText`]: they reach a terminal.
+
+use bulkhead_types::GuestText;
 
 /// Why a manifest, index or configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -31,24 +33,24 @@ pub enum ManifestError {
     SchemaVersion(u64),
     /// Neither a manifest nor an index, by what it says of itself or what the registry says of it.
     #[error("media type '{0}' is no image manifest and no image index")]
-    MediaType(String),
+    MediaType(GuestText),
     /// Could be read as a manifest and as an index (CVE-2021-41190).
     #[error("the manifest is ambiguous: it has layers and manifests")]
     AmbiguousDocument,
     /// An artifact that is no container image, for example a chart.
     #[error("not a container image: its configuration has media type '{0}'")]
-    ConfigMediaType(String),
+    ConfigMediaType(GuestText),
     /// A layer of a type that cannot be unpacked.
     #[error("layer {digest} has unsupported media type '{media_type}'")]
     LayerMediaType {
         /// The layer.
-        digest: String,
+        digest: GuestText,
         /// Its type.
-        media_type: String,
+        media_type: GuestText,
     },
     /// A digest that is not `sha256`.
     #[error("digest '{0}' is not supported, only sha256 is")]
-    Digest(String),
+    Digest(GuestText),
     /// More values than any honest document has, however short it is.
     #[error("the {document} has more than {limit} values, which would take too much memory")]
     TooManyValues {

@@ -10,7 +10,7 @@ mod walk;
 
 use std::collections::HashMap;
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, GuestText};
 use oci_spec::image::{Config, Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
@@ -76,7 +76,7 @@ pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Docume
             // A page of HTML with status 200 is better named by its type than by its first byte.
             return Err(match content_type {
                 Some(t) if !known_manifest_type(t) && !generic_type(t) => {
-                    ManifestError::MediaType(t.to_owned())
+                    ManifestError::MediaType(GuestText::start(t, 200))
                 }
                 _ => error,
             });
@@ -92,9 +92,7 @@ pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Docume
             return Err(ManifestError::Schema1);
         }
         if !known_manifest_type(media_type) {
-            return Err(ManifestError::MediaType(
-                media_type.chars().take(200).collect(),
-            ));
+            return Err(ManifestError::MediaType(GuestText::start(media_type, 200)));
         }
     }
     match shape.schema_version {
@@ -131,7 +129,7 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
     let config = manifest.config();
     let config_type = config.media_type().to_string();
     if config_type != OCI_CONFIG && config_type != DOCKER_CONFIG {
-        return Err(ManifestError::ConfigMediaType(config_type));
+        return Err(ManifestError::ConfigMediaType(config_type.into()));
     }
     if config.size() > CONFIG_MAX {
         return Err(ManifestError::TooLarge {
@@ -147,8 +145,8 @@ fn check_manifest(manifest: &ImageManifest) -> Result<(), ManifestError> {
         let media_type = layer.media_type().to_string();
         if !LAYERS.contains(&media_type.as_str()) {
             return Err(ManifestError::LayerMediaType {
-                digest: digest.to_string(),
-                media_type,
+                digest: digest.to_string().into(),
+                media_type: media_type.into(),
             });
         }
     }
@@ -205,7 +203,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ManifestError> {
 pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>, ManifestError> {
     let parse = |text: &String| {
         text.parse()
-            .map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
+            .map_err(|_| ManifestError::Digest(GuestText::start(text, 200)))
     };
     config.rootfs().diff_ids().iter().map(parse).collect()
 }
@@ -232,7 +230,7 @@ pub(crate) fn layers_of(
 pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, ManifestError> {
     let text = descriptor.digest().as_ref();
     text.parse()
-        .map_err(|_| ManifestError::Digest(text.chars().take(200).collect()))
+        .map_err(|_| ManifestError::Digest(GuestText::start(text, 200)))
 }
 
 fn count(document: &'static str, actual: usize) -> Result<(), ManifestError> {

@@ -5,6 +5,7 @@ mod variant;
 use std::fmt;
 use std::str::FromStr;
 
+use bulkhead_types::GuestText;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ pub struct Platform {
     /// For example `v8`; what `None` means is told at [`Platform::rank`].
     pub variant: Option<String>,
 }
+
+/// Characters of a word of a platform that are kept where an image states it; the longest known has eight. A longer one
+/// fits nothing, cut or not.
+const WORD_MAX: usize = 64;
 
 /// A text that is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,25 +92,31 @@ impl Platform {
 
     /// The platform that an entry of an index states.
     pub(crate) fn of_entry(entry: &Descriptor) -> Option<Self> {
-        entry.platform().as_ref().map(|platform| Self {
-            os: platform.os().to_string(),
-            architecture: platform.architecture().to_string(),
-            variant: platform
-                .variant()
-                .clone()
-                .filter(|variant| !variant.is_empty()),
+        entry.platform().as_ref().map(|platform| {
+            Self::stated(
+                &platform.os().to_string(),
+                &platform.architecture().to_string(),
+                platform.variant().as_deref(),
+            )
         })
     }
 
     /// What the image with this configuration says that it runs on.
     pub fn of_image(config: &ImageConfiguration) -> Self {
+        Self::stated(
+            &config.os().to_string(),
+            &config.architecture().to_string(),
+            config.variant().as_deref(),
+        )
+    }
+
+    /// A platform in the words of an image, which end up in messages: each at most [`WORD_MAX`] characters, cleaned.
+    fn stated(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        let word = |text: &str| String::from(GuestText::start(text, WORD_MAX));
         Self {
-            os: config.os().to_string(),
-            architecture: config.architecture().to_string(),
-            variant: config
-                .variant()
-                .clone()
-                .filter(|variant| !variant.is_empty()),
+            os: word(os),
+            architecture: word(architecture),
+            variant: variant.filter(|variant| !variant.is_empty()).map(word),
         }
     }
 }

@@ -9,7 +9,7 @@ mod grammar;
 use std::fmt;
 use std::str::FromStr;
 
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, GuestText};
 use serde::{Deserialize, Serialize};
 
 use grammar::{is_component, is_registry, is_tag, split_registry};
@@ -30,7 +30,7 @@ pub enum ReferenceError {
     #[error("invalid reference format: '{reference}': {reason}")]
     Format {
         /// What was given, shortened to 200 characters.
-        reference: String,
+        reference: GuestText,
         /// Which part is wrong.
         reason: &'static str,
     },
@@ -38,7 +38,7 @@ pub enum ReferenceError {
     #[error("invalid reference format: repository name ({repository}) must be lowercase")]
     Uppercase {
         /// The offending repository.
-        repository: String,
+        repository: GuestText,
     },
     /// `sha256:HEX` is the identifier of an image and never a name; Docker's words too.
     #[error(
@@ -46,7 +46,7 @@ pub enum ReferenceError {
     )]
     DigestAlgorithm {
         /// What was given, shortened to 200 characters.
-        reference: String,
+        reference: GuestText,
     },
 }
 
@@ -148,7 +148,7 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = |reason| ReferenceError::Format {
-            reference: text.chars().take(200).collect(),
+            reference: GuestText::start(text, 200),
             reason,
         };
         if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -178,12 +178,12 @@ impl FromStr for Reference {
         let (registry, repository) = split_registry(name);
         if registry == HUB && repository.strip_prefix(HUB_NAMESPACE) == Some(DIGEST_ALGORITHM) {
             return Err(ReferenceError::DigestAlgorithm {
-                reference: text.chars().take(200).collect(),
+                reference: GuestText::start(text, 200),
             });
         }
         if repository.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(ReferenceError::Uppercase {
-                repository: repository.chars().take(200).collect(),
+                repository: GuestText::start(&repository, 200),
             });
         }
         if !is_registry(&registry) {

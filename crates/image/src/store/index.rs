@@ -131,7 +131,7 @@ pub(crate) fn describe(
     let parsed = oci_spec::image::Digest::try_from(text.as_str());
     let digest = parsed.map_err(|_| StoreError::Document {
         digest: digest.clone(),
-        source: crate::manifest::ManifestError::Digest(text),
+        source: crate::manifest::ManifestError::Digest(text.into()),
     })?;
     Ok(Descriptor::new(MediaType::from(media_type), size, digest))
 }

@@ -90,7 +90,7 @@ pub(super) fn merge(
         (Some(signal), _) => Some(signal),
         (None, Some(text)) if !text.is_empty() => Some(
             text.parse()
-                .map_err(|_| OptionError::StopSignal(text.clone()))?,
+                .map_err(|_| OptionError::StopSignal(text.as_str().into()))?,
         ),
         _ => None,
     };
@@ -197,7 +197,7 @@ fn workdir(options: &CreateOptions, image: &ImageConfig) -> Result<String, Optio
         return Ok(String::new());
     };
     if !path.starts_with('/') || path.contains('\0') {
-        return Err(OptionError::Workdir(path.clone()));
+        return Err(OptionError::Workdir(path.as_str().into()));
     }
     Ok(clean_path(path))
 }
@@ -206,7 +206,7 @@ fn workdir(options: &CreateOptions, image: &ImageConfig) -> Result<String, Optio
 fn config_env(flags: &[String], image: &[String]) -> Result<Vec<String>, OptionError> {
     for entry in flags {
         if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
-            return Err(OptionError::Env(entry.replace('\0', "\\0")));
+            return Err(OptionError::Env(entry.replace('\0', "\\0").into()));
         }
     }
     let mentioned = |name: &str| flags.iter().any(|entry| key(entry) == name);
