@@ -58,10 +58,19 @@ impl Execute for Load {
                             written = out.line(&line);
                         }
                     }
-                    if let LoadEvent::Skipped { what, why } = event {
-                        // The archive's own words are in it.
-                        let why = GuestText::line(&chain(why));
-                        say(format_args!("Skipped {what}: {why}"));
+                    // The archive's own words are in it.
+                    let words = |why| GuestText::line(&chain(why));
+                    match event {
+                        LoadEvent::Skipped { what, why } => {
+                            say(format_args!("Skipped {what}: {}", words(why)));
+                        }
+                        LoadEvent::Failed { what, why } => {
+                            say(format_args!("bulkhead: cannot load {what}: {}", words(why)));
+                            if let Some(hint) = why.hint() {
+                                say(format_args!("hint: {hint}"));
+                            }
+                        }
+                        _ => {}
                     }
                 });
             },
@@ -86,6 +95,6 @@ fn said(event: &LoadEvent<'_>) -> Vec<String> {
             .iter()
             .map(|name| format!("Loaded image: {}", name.familiar()))
             .collect(),
-        LoadEvent::Skipped { .. } => Vec::new(),
+        LoadEvent::Skipped { .. } | LoadEvent::Failed { .. } => Vec::new(),
     }
 }

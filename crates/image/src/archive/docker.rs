@@ -11,6 +11,7 @@ use super::recipe::{RecipeLayer, record};
 use super::recompress::{self, gzip_to_blob};
 use super::source::{Source, digest_bytes};
 use crate::manifest::{self, CONFIG_MAX, MANIFEST_MAX};
+use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::store::{Image, Store, describe};
@@ -30,21 +31,28 @@ pub(super) struct Entry {
 pub(super) fn load(
     store: &Store,
     source: &Source,
+    wanted: Option<&Platform>,
     progress: &dyn Progress,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ArchiveError> {
     let bytes = source.document(store, MANIFEST, MANIFEST_MAX)?;
     let entries: Vec<Entry> = manifest::parse_json("list of images", &bytes, MANIFEST_MAX)
         .map_err(ArchiveError::parse(MANIFEST))?;
+    reporter.expect(entries.len());
     for entry in &entries {
         let tags = entry.repo_tags.iter().flatten();
         let what = tags.map(String::as_str).next().unwrap_or(&entry.config);
         // Before anything is taken in: a name that cannot be given must not leave a nameless image.
         let tags = entry.repo_tags.iter().flatten();
-        let names: Vec<Reference> = tags.map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?;
-        reporter.take(store, what, &names, || {
-            load_one(store, source, entry, &names, progress)
-        })?;
+        match tags
+            .map(|tag| parse_tag(tag))
+            .collect::<Result<Vec<_>, _>>()
+        {
+            Ok(names) => reporter.take(store, what, &names, || {
+                load_one(store, source, entry, &names, wanted, progress)
+            })?,
+            Err(error) => reporter.refuse(what, error)?,
+        }
     }
     Ok(())
 }
@@ -54,6 +62,7 @@ fn load_one(
     source: &Source,
     entry: &Entry,
     names: &[Reference],
+    wanted: Option<&Platform>,
     progress: &dyn Progress,
 ) -> Result<Image, ArchiveError> {
     let document = |source| ArchiveError::Document {
@@ -63,6 +72,7 @@ fn load_one(
     let bytes = source.document(store, &entry.config, CONFIG_MAX)?;
     let config = manifest::parse_config(&bytes).map_err(document)?;
     check_name(&entry.config, &bytes)?;
+    manifest::check_platform(&config, wanted).map_err(document)?;
     let diff_ids = manifest::diff_ids(&config).map_err(document)?;
     let files = entry.layers.clone().unwrap_or_default();
     if files.len() != diff_ids.len() {

@@ -128,6 +128,14 @@ pub enum ArchiveError {
     /// One of several images under one name, for another level of the processor.
     #[error("another image of that name fits the platform better")]
     BetterFit,
+    /// Some of the images are damaged or refused; each was named when its turn came.
+    #[error("{failed} of the {entries} images in the archive could not be loaded")]
+    Incomplete {
+        /// Images that are not loaded.
+        failed: usize,
+        /// Images that the archive says that it has.
+        entries: usize,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -156,6 +164,35 @@ impl ArchiveError {
                     )
             }
             Self::BetterFit => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the entry alone is at fault, and not the archive as a whole, nor this host: `load` goes on with the
+    /// others, and fails in the end.
+    pub(super) fn is_of_entry(&self) -> bool {
+        // Whatever it was that had no space, the next one has none either.
+        if self.kind() == ErrorKind::NoSpace {
+            return false;
+        }
+        match self {
+            Self::Missing(_)
+            | Self::Document { .. }
+            | Self::DigestMismatch { .. }
+            | Self::BadTag { .. }
+            | Self::DigestAsTag { .. }
+            | Self::Read { .. } => true,
+            Self::Store(error) => matches!(
+                error,
+                StoreError::Document { .. }
+                    | StoreError::Layer { .. }
+                    | StoreError::Decompress { .. }
+                    | StoreError::Disk { .. }
+                    | StoreError::DigestMismatch { .. }
+                    | StoreError::SizeMismatch { .. }
+                    | StoreError::MissingBlob { .. }
+                    | StoreError::FalseDigest { .. }
+            ),
             _ => false,
         }
     }

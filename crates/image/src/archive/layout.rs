@@ -8,7 +8,9 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest}
 use super::error::ArchiveError;
 use super::load::Reporter;
 use super::source::Source;
-use crate::manifest::{self, CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, Search, digest_of};
+use crate::manifest::{
+    self, CONFIG_MAX, Document, MANIFEST_MAX, ManifestError, Search, digest_of, known_manifest_type,
+};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::{Reference, ReferenceError};
@@ -19,26 +21,33 @@ pub(super) const INDEX: &str = "index.json";
 pub(super) fn load(
     store: &Store,
     source: &Source,
-    platform: &Platform,
+    wanted: Option<&Platform>,
     progress: &dyn Progress,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ArchiveError> {
     let bytes = source.document(store, INDEX, MANIFEST_MAX)?;
     let index: ImageIndex =
         manifest::parse_json("index", &bytes, MANIFEST_MAX).map_err(ArchiveError::parse(INDEX))?;
+    let host = Platform::host();
+    let platform = wanted.unwrap_or(&host);
     let best = best_ranks(&index, platform);
     let layout = Layout {
         store,
         source,
         platform,
+        wanted,
         progress,
     };
+    reporter.expect(index.manifests().len());
     for entry in index.manifests() {
-        refuse_identifier(entry)?;
         let name = name_of(entry);
         let what = name
             .as_ref()
             .map_or_else(|| entry.digest().to_string(), Reference::familiar);
+        if let Err(error) = refuse_identifier(entry) {
+            reporter.refuse(&what, error)?;
+            continue;
+        }
         if let Some(stated) = Platform::of_entry(entry) {
             match rank(platform, &stated) {
                 None => {
@@ -48,11 +57,11 @@ pub(super) fn load(
                         available,
                     };
                     let name = file_name(entry);
-                    reporter.skip(&what, ArchiveError::Document { name, source });
+                    reporter.refuse(&what, ArchiveError::Document { name, source })?;
                     continue;
                 }
                 Some(rank) if best.get(&name).is_some_and(|best| *best < rank) => {
-                    reporter.skip(&what, ArchiveError::BetterFit);
+                    reporter.refuse(&what, ArchiveError::BetterFit)?;
                     continue;
                 }
                 Some(_) => {}
@@ -106,6 +115,8 @@ struct Layout<'a> {
     store: &'a Store,
     source: &'a Source,
     platform: &'a Platform,
+    /// The platform, where somebody asked for it.
+    wanted: Option<&'a Platform>,
     progress: &'a dyn Progress,
 }
 
@@ -157,7 +168,17 @@ impl Layout<'_> {
     fn find(&self, entry: &Descriptor) -> Result<Found, ArchiveError> {
         let index = match self.document(entry)? {
             (digest, size, Document::Manifest(manifest)) => {
-                return self.image(entry, digest, size, *manifest);
+                let found = self.image(entry, digest, size, *manifest)?;
+                if entry.platform().is_none() {
+                    let name = || file_name(entry);
+                    manifest::check_platform(&found.config, self.wanted).map_err(|source| {
+                        ArchiveError::Document {
+                            name: name(),
+                            source,
+                        }
+                    })?;
+                }
+                return Ok(found);
             }
             (.., Document::Index(index)) => index,
         };
@@ -199,6 +220,12 @@ impl Layout<'_> {
             name: file_name(entry),
             source,
         };
+        // Something else than an image need not even be JSON.
+        let media_type = entry.media_type().as_ref();
+        if !known_manifest_type(media_type) {
+            let media_type = GuestText::start(media_type, 200);
+            return Err(document(ManifestError::MediaType(media_type)));
+        }
         let digest = digest_of(entry).map_err(document)?;
         let size = self.source.named_blob(self.store, &digest, self.progress)?;
         let bytes = self.store.read_blob(&digest, MANIFEST_MAX)?;

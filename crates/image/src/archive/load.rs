@@ -53,6 +53,13 @@ pub enum LoadEvent<'a> {
         /// Why.
         why: &'a ArchiveError,
     },
+    /// An entry is damaged or refused; the others are loaded all the same, and the load fails in the end.
+    Failed {
+        /// Its name or digest, as the archive has it, without what disturbs a terminal.
+        what: &'a str,
+        /// Why.
+        why: &'a ArchiveError,
+    },
 }
 
 /// As [`load_reporting`], for who wants the images alone.
@@ -79,7 +86,9 @@ pub fn load(
 /// there is nothing else. `report` hears of each entry when it is done.
 ///
 /// # Errors
-/// [`ArchiveError`]; images before the faulty one are loaded then, nothing of it is left.
+/// [`ArchiveError`]. Where the archive cannot be read, or the store not be written to, the images before are loaded;
+/// where some entries are at fault, all the others are, and it is [`ArchiveError::Incomplete`]. Nothing of an image that is
+/// not loaded is left.
 pub fn load_reporting(
     store: &Store,
     from: LoadFrom<'_>,
@@ -118,14 +127,16 @@ fn load_with(
     };
     let mut reporter = Reporter {
         report,
-        loaded: false,
+        entries: 0,
+        loaded: 0,
+        failed: 0,
         first: None,
     };
+    let wanted = options.platform.as_ref();
     if source.has(docker::MANIFEST) {
-        docker::load(store, &source, progress, &mut reporter)?;
+        docker::load(store, &source, wanted, progress, &mut reporter)?;
     } else if source.has(layout::INDEX) {
-        let platform = options.platform.clone().unwrap_or_else(Platform::host);
-        layout::load(store, &source, &platform, progress, &mut reporter)?;
+        layout::load(store, &source, wanted, progress, &mut reporter)?;
     } else {
         return Err(ArchiveError::Unknown);
     }
@@ -135,12 +146,21 @@ fn load_with(
 /// Tells the caller what becomes of the entries, and remembers whether one became an image.
 pub(super) struct Reporter<'a> {
     report: &'a mut dyn FnMut(LoadEvent<'_>),
-    loaded: bool,
+    /// How many images the archive says that it has.
+    entries: usize,
+    loaded: usize,
+    failed: usize,
+    /// Why the first one that is not loaded is not.
     first: Option<ArchiveError>,
 }
 
 impl Reporter<'_> {
-    /// Takes in one entry; what is no image is passed over.
+    /// To be called first.
+    pub(super) fn expect(&mut self, entries: usize) {
+        self.entries = entries;
+    }
+
+    /// Takes in one entry; what is no image is passed over, and what is damaged does not lose the others.
     pub(super) fn take(
         &mut self,
         store: &Store,
@@ -154,11 +174,7 @@ impl Reporter<'_> {
             .collect();
         let image = match load() {
             Ok(image) => image,
-            Err(error) if error.passes_over() => {
-                self.skip(what, error);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.refuse(what, error),
         };
         for (name, old) in names.iter().zip(&before) {
             if let Some(old) = old.as_ref().filter(|old| **old != image.id) {
@@ -169,11 +185,36 @@ impl Reporter<'_> {
             image: &image,
             names,
         });
-        self.loaded = true;
+        self.loaded += 1;
         Ok(())
     }
 
-    pub(super) fn skip(&mut self, what: &str, why: ArchiveError) {
+    /// An entry that does not become an image. An error is returned where it is none of the entry's own.
+    pub(super) fn refuse(&mut self, what: &str, why: ArchiveError) -> Result<(), ArchiveError> {
+        if why.passes_over() {
+            self.skip(what, why);
+        } else if why.is_of_entry() {
+            self.fail(what, why);
+        } else {
+            return Err(why);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, what: &str, why: ArchiveError) {
+        self.failed += 1;
+        // A lone entry's error is the whole load's.
+        if self.entries > 1 {
+            let what = GuestText::start(what, 200);
+            (self.report)(LoadEvent::Failed {
+                what: &what,
+                why: &why,
+            });
+        }
+        self.first.get_or_insert(why);
+    }
+
+    fn skip(&mut self, what: &str, why: ArchiveError) {
         let what = GuestText::start(what, 200);
         (self.report)(LoadEvent::Skipped {
             what: &what,
@@ -182,11 +223,16 @@ impl Reporter<'_> {
         self.first.get_or_insert(why);
     }
 
-    /// An archive without a single image is an error: why the first entry is none.
+    /// An archive without a single image is an error: why the first entry is none. So is one with a damaged entry.
     fn finish(self) -> Result<(), ArchiveError> {
-        match (self.loaded, self.first) {
-            (true, _) => Ok(()),
-            (false, first) => Err(first.unwrap_or(ArchiveError::Empty)),
+        match (self.loaded, self.failed, self.first) {
+            (0, 0, first) => Err(first.unwrap_or(ArchiveError::Empty)),
+            (_, 0, _) => Ok(()),
+            (_, _, Some(first)) if self.entries == 1 => Err(first),
+            (_, failed, _) => Err(ArchiveError::Incomplete {
+                failed,
+                entries: self.entries,
+            }),
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn is_index_type(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_INDEX)
 }
 
-pub(super) fn known_manifest_type(media_type: &str) -> bool {
+pub(crate) fn known_manifest_type(media_type: &str) -> bool {
     is_index_type(media_type) || matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
 }
 

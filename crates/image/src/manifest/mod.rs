@@ -15,14 +15,16 @@ use oci_spec::image::{Config, Descriptor, ImageConfiguration, ImageIndex, ImageM
 use serde::Deserialize;
 
 pub use error::ManifestError;
-use media::{DOCKER_CONFIG, LAYERS, SCHEMA_1, generic_type, is_index_type, known_manifest_type};
+use media::{DOCKER_CONFIG, LAYERS, SCHEMA_1, generic_type, is_index_type};
 pub(crate) use media::{
     DOCKER_INDEX, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD, OCI_MANIFEST,
+    OCI_LAYER_ZSTD, OCI_MANIFEST, known_manifest_type,
 };
 pub use search::digests_searched;
 pub(crate) use search::{DEPTH_MAX, Search};
 pub(crate) use walk::{parse_json, walk};
+
+use crate::platform::Platform;
 
 /// Manifests and indexes above this many bytes are refused (distribution specification,
 /// "Pushing manifests": registries should enforce a limit, and at least 4 MiB is common).
@@ -206,6 +208,23 @@ pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>, ManifestErro
             .map_err(|_| ManifestError::Digest(GuestText::start(text, 200)))
     };
     config.rootfs().diff_ids().iter().map(parse).collect()
+}
+
+/// Whether a lone image is for the platform that was asked for. Without one it is taken as it is, as Docker does.
+///
+/// # Errors
+/// [`ManifestError::NoPlatform`].
+pub(crate) fn check_platform(
+    config: &ImageConfiguration,
+    wanted: Option<&Platform>,
+) -> Result<(), ManifestError> {
+    match wanted {
+        Some(platform) if !platform.accepts_image(config) => Err(ManifestError::NoPlatform {
+            wanted: platform.to_string(),
+            available: vec![Platform::of_image(config).to_string()],
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Pairs each layer with the digest of its uncompressed tar, lowest first.

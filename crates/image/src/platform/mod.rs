@@ -112,11 +112,13 @@ impl Platform {
 
     /// A platform in the words of an image, which end up in messages: each at most [`WORD_MAX`] characters, cleaned.
     fn stated(os: &str, architecture: &str, variant: Option<&str>) -> Self {
-        let word = |text: &str| String::from(GuestText::start(text, WORD_MAX));
+        let word = |text: &str| String::from(GuestText::start(text, WORD_MAX)).to_ascii_lowercase();
+        let variant = variant.filter(|variant| !variant.is_empty()).map(word);
+        let (architecture, variant) = customary(word(architecture), variant);
         Self {
             os: word(os),
-            architecture: word(architecture),
-            variant: variant.filter(|variant| !variant.is_empty()).map(word),
+            architecture,
+            variant,
         }
     }
 }
@@ -138,15 +140,7 @@ impl FromStr for Platform {
             (Some(os), Some(architecture), variant, None)
                 if word(&os) && word(&architecture) && variant.as_ref().is_none_or(word) =>
             {
-                // Other names of architectures, as containerd takes them (platforms, database.go).
-                let (architecture, variant) = match architecture.as_str() {
-                    "x86_64" | "x86-64" => ("amd64".to_owned(), variant),
-                    "aarch64" => ("arm64".to_owned(), variant),
-                    "i386" => ("386".to_owned(), None),
-                    "armhf" => ("arm".to_owned(), Some("v7".to_owned())),
-                    "armel" => ("arm".to_owned(), Some("v6".to_owned())),
-                    _ => (architecture, variant),
-                };
+                let (architecture, variant) = customary(architecture, variant);
                 Ok(Self {
                     os,
                     architecture,
@@ -155,6 +149,19 @@ impl FromStr for Platform {
             }
             _ => Err(bad()),
         }
+    }
+}
+
+/// Other names of architectures, as containerd takes them from users, indexes and images alike (platforms,
+/// database.go).
+fn customary(architecture: String, variant: Option<String>) -> (String, Option<String>) {
+    match architecture.as_str() {
+        "x86_64" | "x86-64" => ("amd64".to_owned(), variant),
+        "aarch64" => ("arm64".to_owned(), variant),
+        "i386" => ("386".to_owned(), None),
+        "armhf" => ("arm".to_owned(), Some("v7".to_owned())),
+        "armel" => ("arm".to_owned(), Some("v6".to_owned())),
+        _ => (architecture, variant),
     }
 }
 

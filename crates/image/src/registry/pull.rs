@@ -137,13 +137,7 @@ async fn find(
         Document::Index(index) => index,
         Document::Manifest(manifest) => {
             let config = configuration(store, client, &manifest).await?;
-            // Without --platform a lone image is taken as it is, as Docker does.
-            if options.platform.is_some() && !platform.accepts_image(&config) {
-                return Err(document(ManifestError::NoPlatform {
-                    wanted: platform.to_string(),
-                    available: vec![Platform::of_image(&config).to_string()],
-                }));
-            }
+            manifest::check_platform(&config, options.platform.as_ref()).map_err(document)?;
             return Ok(Found {
                 top,
                 raw,
