@@ -574,3 +574,36 @@ fn an_index_may_have_other_names_of_architectures() {
         assert_eq!(lines, ["loaded x:1", "loaded y:1"], "{stated}");
     }
 }
+
+/// Each name rewrote the index and looked at the image anew: 100,000 names were not done after a minute.
+#[test]
+fn the_names_of_an_archive_are_given_at_once_and_bounded() {
+    let plain = tar(&[("mark", b"a")]);
+    let image = Fixture::new(std::slice::from_ref(&plain));
+    let archive = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("x:{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        docker_archive(&image, &plain, "c.json", &names)
+    };
+    let scratch = Scratch::new();
+    let index = scratch.store.layout_dir().join("index.json");
+    let other = Fixture::new(&[tar(&[("mark", b"b")])]);
+    other.write_layout(&scratch.path("other"), "x:7");
+    told(&scratch, LoadFrom::Path(&scratch.path("other")))
+        .1
+        .unwrap();
+    let (lines, result) = told(&scratch, LoadFrom::Reader(&mut &archive(4096)[..]));
+    result.unwrap();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], format!("renamed x:7 {}", other.id()));
+    let images = scratch.store.images().unwrap();
+    let names: Vec<usize> = images.iter().map(|image| image.names.len()).collect();
+    assert_eq!(names.iter().sum::<usize>(), 4096, "{names:?}");
+    assert_eq!(images.len(), 2, "the image that lost its name stays");
+    let before = fs::read(&index).unwrap();
+    let (_, result) = told(&scratch, LoadFrom::Reader(&mut &archive(4097)[..]));
+    let text = bulkhead_types::chain(&result.unwrap_err());
+    assert!(text.contains("manifest.json"), "{text}");
+    assert!(text.contains("lists 4097 entries, at most 4096"), "{text}");
+    assert_eq!(fs::read(&index).unwrap(), before);
+}

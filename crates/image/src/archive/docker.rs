@@ -38,6 +38,14 @@ pub(super) fn load(
     let bytes = source.document(store, MANIFEST, MANIFEST_MAX)?;
     let entries: Vec<Entry> = manifest::parse_json("list of images", &bytes, MANIFEST_MAX)
         .map_err(ArchiveError::parse(MANIFEST))?;
+    let names = entries
+        .iter()
+        .flat_map(|entry| &entry.repo_tags)
+        .map(Vec::len)
+        .sum();
+    manifest::count("list of images", entries.len()).map_err(ArchiveError::parse(MANIFEST))?;
+    manifest::count("RepoTags of the list of images", names)
+        .map_err(ArchiveError::parse(MANIFEST))?;
     reporter.expect(entries.len());
     for entry in &entries {
         let tags = entry.repo_tags.iter().flatten();
@@ -92,7 +100,7 @@ fn load_one(
         layers.push(layer);
     }
     let digest = store.put_blob(&bytes)?;
-    let names: Vec<Option<&Reference>> = names.iter().map(Some).collect();
+    let names: Vec<&Reference> = names.iter().collect();
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     Ok(record(store, (&digest, size), &layers, &names)?)
 }

@@ -38,6 +38,7 @@ pub(super) fn load(
         wanted,
         progress,
     };
+    manifest::count("index", index.manifests().len()).map_err(ArchiveError::parse(INDEX))?;
     reporter.expect(index.manifests().len());
     for entry in index.manifests() {
         let name = name_of(entry);
@@ -161,7 +162,9 @@ impl Layout<'_> {
             }
             _ => None,
         };
-        Ok(self.store.put_image(descriptor, name, verified.as_ref())?)
+        Ok(self
+            .store
+            .put_image(descriptor, name.as_slice(), verified.as_ref())?)
     }
 
     /// Follows an entry to the image for the platform.

@@ -168,10 +168,7 @@ impl Reporter<'_> {
         names: &[Reference],
         load: impl FnOnce() -> Result<Image, ArchiveError>,
     ) -> Result<(), ArchiveError> {
-        let before: Vec<Option<Digest>> = names
-            .iter()
-            .map(|name| store.resolve(&name.to_string()).ok().map(|image| image.id))
-            .collect();
+        let before = store.holders(names)?;
         let image = match load() {
             Ok(image) => image,
             Err(error) => return self.refuse(what, error),

@@ -129,17 +129,17 @@ impl Recipe {
         let bytes = to_json(store, &document)?;
         let config = store.put_blob(&bytes)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        record(store, (&config, size), &[self.layer], &[name])
+        record(store, (&config, size), &[self.layer], name.as_slice())
     }
 }
 
 /// Writes a manifest for a configuration and layers that are in the store, and records the image
-/// under each name; a `None` records it without one.
+/// under each name, or without one.
 pub(super) fn record(
     store: &Store,
     (config, config_size): (&Digest, u64),
     layers: &[RecipeLayer],
-    names: &[Option<&Reference>],
+    names: &[&Reference],
 ) -> Result<Image, StoreError> {
     let describe_layer = |layer: &RecipeLayer| {
         let media_type = media_type_of(store, &layer.digest)?;
@@ -169,14 +169,7 @@ pub(super) fn record(
         &digest,
         u64::try_from(bytes.len()).unwrap_or(u64::MAX),
     )?;
-    let mut image = None;
-    for name in names {
-        image = Some(store.put_image(descriptor.clone(), *name, None)?);
-    }
-    match image {
-        Some(image) => Ok(image),
-        None => store.put_image(descriptor, None, None),
-    }
+    store.put_image(descriptor, names, None)
 }
 
 /// A layer's media type, from its first bytes.

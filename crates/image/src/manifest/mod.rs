@@ -252,7 +252,8 @@ pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, ManifestError
         .map_err(|_| ManifestError::Digest(GuestText::start(text, 200)))
 }
 
-fn count(document: &'static str, actual: usize) -> Result<(), ManifestError> {
+/// Whether a list may have so many entries.
+pub(crate) fn count(document: &'static str, actual: usize) -> Result<(), ManifestError> {
     if actual > LIST_MAX {
         Err(ManifestError::TooMany {
             document,

@@ -107,7 +107,7 @@ fn pull_with(
         Some(_) => repo_digest.clone(),
         None => client.reference.clone(),
     };
-    Ok(store.put_image(descriptor, Some(&name), Some(&repo_digest))?)
+    Ok(store.put_image(descriptor, &[&name], Some(&repo_digest))?)
 }
 
 /// Gets manifest and configuration, by way of an index where there is one.

@@ -45,6 +45,20 @@ impl Image {
     }
 }
 
+impl Image {
+    /// Adds the names of these entries of the index, which are its own.
+    pub(super) fn add_names<'a>(&mut self, entries: impl IntoIterator<Item = &'a Descriptor>) {
+        for entry in entries {
+            self.names.extend(name_of(entry));
+            self.repo_digests.extend(repo_digests_of(entry));
+        }
+        self.names.sort();
+        self.names.dedup();
+        self.repo_digests.sort();
+        self.repo_digests.dedup();
+    }
+}
+
 /// One step of an image's making, newest first (`docker history`).
 #[derive(Debug, Clone)]
 pub struct HistoryEntry {
@@ -69,15 +83,26 @@ impl Store {
     /// [`StoreError::Io`], [`StoreError::Index`].
     pub fn images(&self) -> Result<Vec<Image>, StoreError> {
         let index = self.load_index()?;
-        let mut by_id: BTreeMap<Digest, Image> = BTreeMap::new();
+        // An image is read once, however many names it has.
+        let mut entries: BTreeMap<&str, Vec<&Descriptor>> = BTreeMap::new();
         for entry in index.manifests() {
-            match self.load_image(entry) {
-                Ok(image) => {
-                    let known = by_id.entry(image.id.clone()).or_insert(image);
-                    add_names(known, entry);
-                }
+            entries
+                .entry(entry.digest().as_ref())
+                .or_default()
+                .push(entry);
+        }
+        let mut by_id: BTreeMap<Digest, Image> = BTreeMap::new();
+        for (digest, entries) in entries {
+            let Some(first) = entries.first() else {
+                continue;
+            };
+            match self.load_image(first) {
+                Ok(image) => by_id
+                    .entry(image.id.clone())
+                    .or_insert(image)
+                    .add_names(entries),
                 Err(error) => {
-                    tracing::warn!("image {} is left out: {}", entry.digest(), chain(&error));
+                    tracing::warn!("image {digest} is left out: {}", chain(&error));
                 }
             }
         }
@@ -186,13 +211,8 @@ impl Store {
     fn load_with_names(&self, index: &ImageIndex, entry: &Descriptor) -> Result<Image, StoreError> {
         let mut image = self.load_image(entry)?;
         let listed = digest_of(entry).unwrap_or_else(|_| image.manifest_digest.clone());
-        for other in index
-            .manifests()
-            .iter()
-            .filter(|other| same_manifest(other, &listed))
-        {
-            add_names(&mut image, other);
-        }
+        let mine = |other: &&Descriptor| same_manifest(other, &listed);
+        image.add_names(index.manifests().iter().filter(mine));
         Ok(image)
     }
 
@@ -311,15 +331,6 @@ pub(super) fn find_entry<'a>(
                     && name_of(entry).is_some_and(|name| same_repository(&name))
             })
         })
-}
-
-fn add_names(image: &mut Image, entry: &Descriptor) {
-    image.names.extend(name_of(entry));
-    image.names.sort();
-    image.names.dedup();
-    image.repo_digests.extend(repo_digests_of(entry));
-    image.repo_digests.sort();
-    image.repo_digests.dedup();
 }
 
 fn familiar_or(text: &str, reference: Option<&Reference>) -> String {
