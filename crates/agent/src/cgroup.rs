@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -52,6 +53,8 @@ fn cpu_max(nanos: u64) -> String {
 pub(crate) struct Cgroup {
     path: PathBuf,
     directory: OwnedFd,
+    /// The agent has killed something in it for want of memory.
+    killed: AtomicBool,
 }
 
 impl Cgroup {
@@ -89,13 +92,28 @@ impl Cgroup {
             // The file is absent where the kernel has no swap, which is as good.
             std::fs::write(path.join("memory.swap.max"), "0").ok();
         }
-        Ok(Self { path, directory })
+        Ok(Self {
+            path,
+            directory,
+            killed: AtomicBool::new(false),
+        })
+    }
+
+    /// Where it is in the agent's view.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// To be called when the agent has killed one of its processes for want of memory.
+    pub(crate) fn note_kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
     }
 
     /// Whether any process of the cgroup was killed for want of memory so far.
     pub(crate) fn oom_killed(&self) -> bool {
-        std::fs::read_to_string(self.path.join("memory.events"))
-            .is_ok_and(|events| oom_kills(&events) > 0)
+        self.killed.load(Ordering::Relaxed)
+            || std::fs::read_to_string(self.path.join("memory.events"))
+                .is_ok_and(|events| oom_kills(&events) > 0)
     }
 }
 

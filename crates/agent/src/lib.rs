@@ -38,6 +38,7 @@ mod starter;
 mod streams;
 mod syscalls;
 mod terminal;
+mod thrash;
 mod transport;
 mod user;
 mod view;

@@ -25,6 +25,7 @@ use crate::process::Process;
 use crate::pump::Method;
 use crate::starter::{self, Context};
 use crate::streams::Ports;
+use crate::thrash;
 use crate::transport::Dial;
 
 /// The guest: its containers and their processes.
@@ -178,7 +179,9 @@ impl Agent for Guest {
         let mut response = CreateContainerResponse::new();
         response.total_ns = machine::since_boot().saturating_sub(began);
         response.mount_ns = container.mount_ns;
-        state.containers.insert(id, Arc::new(container));
+        let container = Arc::new(container);
+        tokio::spawn(thrash::watch(Arc::downgrade(&container)));
+        state.containers.insert(id, container);
         Ok(response)
     }
 

@@ -101,13 +101,15 @@ each_user! {
     }
 
     running_out_of_memory_is_137(b) {
-        b.run(&["run", "--name", "oom", "--memory", "64m", "busybox", "sh", "-c", "tail /dev/zero"]).expect_code(137);
+        b.run(&["run", "--name", "oom", "--memory", "64m", "busybox", "sh", "-c", "tail /dev/zero"]).expect_code(137)
+            .says("the container's memory of 64 MiB was full; give it more with '--memory'");
         let state = &b.inspect("oom")["State"];
         assert_eq!(state["OOMKilled"], true, "{state}");
         assert_eq!(state["ExitCode"], 137);
         b.run(&["rm", "oom"]).ok();
         // Without a limit of its own a container has what its guest has.
-        b.run(&["run", "--name", "oom", "busybox", "tail", "/dev/zero"]).expect_code(137);
+        b.run(&["run", "--name", "oom", "busybox", "tail", "/dev/zero"]).expect_code(137)
+            .says("the 512 MiB of memory that the container and its kernel have without '--memory' were full");
         let state = &b.inspect("oom")["State"];
         assert_eq!(state["OOMKilled"], true, "{state}");
         b.run(&["rm", "oom"]).ok();

@@ -2,7 +2,14 @@
 
 use bulkhead_sandbox::{DiskFault, Exit, SANDBOX_LOG, State, WarnedDisk, Warning};
 
+use bulkhead_types::ByteSize;
+
 use super::Container;
+
+/// Sizes as `--memory` takes them.
+fn mebibytes(size: ByteSize) -> u64 {
+    size.0.div_ceil(1 << 20)
+}
 
 impl Container {
     /// The recorded warnings of this run or the last one, in words; none where there is no record any more.
@@ -21,15 +28,37 @@ impl Container {
     /// The warnings of a run that ended so, in words; those of the record, where its end was told by the jailed half, which
     /// knows of none.
     pub fn exit_warnings(&self, exit: &Exit) -> Vec<String> {
-        match (exit.warnings.as_slice(), exit.unrecorded) {
-            ([], None) => self.run_warnings(),
+        let mut told = match (exit.warnings.as_slice(), exit.unrecorded) {
+            ([], None) => self
+                .state()
+                .map(|state| self.describe_all(&state.warnings, state.unrecorded))
+                .unwrap_or_default(),
             (warnings, unrecorded) => self.describe_all(warnings, unrecorded),
-        }
+        };
+        told.extend(exit.status.oom_killed.then(|| self.memory_warning()));
+        told
     }
 
     /// The warnings in a record, in words.
     pub(super) fn state_warnings(&self, state: &State) -> Vec<String> {
-        self.describe_all(&state.warnings, state.unrecorded)
+        let mut told = self.describe_all(&state.warnings, state.unrecorded);
+        told.extend(state.oom_killed().then(|| self.memory_warning()));
+        told
+    }
+
+    /// Which limit a process was killed at, and how to raise it.
+    fn memory_warning(&self) -> String {
+        match self.record.sandbox.memory_limit {
+            Some(limit) => format!(
+                "a process was killed: the container's memory of {} MiB was full; give it more with '--memory'",
+                mebibytes(limit)
+            ),
+            None => format!(
+                "a process was killed: the {} MiB of memory that the container and its kernel have without '--memory' were \
+                 full; give it more with '--memory', or all containers with 'memory' in the configuration",
+                mebibytes(self.record.sandbox.memory)
+            ),
+        }
     }
 
     /// What failed, why, and what to do.
