@@ -113,7 +113,11 @@ fn a_full_disk_fails_cleanly() {
     };
     std::fs::create_dir_all(b.root()).unwrap();
     let root = b.root().to_str().unwrap().to_owned();
-    run_tool("mount", &["-t", "tmpfs", "-o", "mode=0700,size=40m", "tmpfs", &root]).ok();
+    run_tool(
+        "mount",
+        &["-t", "tmpfs", "-o", "mode=0700,size=40m", "tmpfs", &root],
+    )
+    .ok();
     let result = std::panic::catch_unwind(|| {
         b.command(&["import", "-", "busybox"])
             .with_input(bulkhead_e2e::busybox_tar())
@@ -179,7 +183,11 @@ fn a_full_state_directory_can_be_emptied() {
     };
     std::fs::create_dir_all(b.root()).unwrap();
     let root = b.root().to_str().unwrap().to_owned();
-    run_tool("mount", &["-t", "tmpfs", "-o", "mode=0700,size=60m", "tmpfs", &root]).ok();
+    run_tool(
+        "mount",
+        &["-t", "tmpfs", "-o", "mode=0700,size=60m", "tmpfs", &root],
+    )
+    .ok();
     let result = std::panic::catch_unwind(|| {
         for name in ["one:1", "two:1", "three:1"] {
             let file = bulkhead_e2e::Entry::File(0o644, name.as_bytes().to_vec());
@@ -232,7 +240,11 @@ fn the_space_of_a_removed_container_is_free_when_its_run_returns() {
     };
     std::fs::create_dir_all(b.root()).unwrap();
     let root = b.root().to_str().unwrap().to_owned();
-    run_tool("mount", &["-t", "tmpfs", "-o", "mode=0700,size=200m", "tmpfs", &root]).ok();
+    run_tool(
+        "mount",
+        &["-t", "tmpfs", "-o", "mode=0700,size=200m", "tmpfs", &root],
+    )
+    .ok();
     let used = || {
         let status = nix::sys::statvfs::statvfs(root.as_str()).unwrap();
         (status.blocks() - status.blocks_free()) * status.fragment_size()
