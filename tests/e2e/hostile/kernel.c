@@ -114,6 +114,18 @@ static void memory(void)
 	breed();
 }
 
+/*
+ * A page of the first stack, moved and made longer: it stays one that grows
+ * down, which neither RLIMIT_DATA nor RLIMIT_STACK counts.
+ */
+static void grow(void)
+{
+	volatile char here = 0;
+	unsigned long page = ((unsigned long)&here & ~4095UL) - 4 * 4096;
+	*(volatile char *)page = 1;
+	say("grown", mremap((void *)page, 4096, 100 * MIB, MREMAP_MAYMOVE) == MAP_FAILED ? -1 : 0);
+}
+
 static void truncation(void)
 {
 	int fd = file("mem");
@@ -229,6 +241,7 @@ int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (!strcmp(ATTEMPT, "memory")) memory();
+	if (!strcmp(ATTEMPT, "growth")) grow();
 	if (!strcmp(ATTEMPT, "truncation")) truncation();
 	if (!strcmp(ATTEMPT, "sees")) sees();
 	if (!strcmp(ATTEMPT, "hole")) hole();

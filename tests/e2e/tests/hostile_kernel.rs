@@ -47,6 +47,14 @@ each_user! {
         assert!((100..=1024).contains(&processes), "{}", ended.stderr);
     }
 
+    a_stack_does_not_grow_by_being_moved(b) {
+        if let Some(ended) = attempt(b, "growth") {
+            let forbidden = "made a forbidden system call";
+            assert!(ended.stderr.contains(forbidden), "{}", ended.stderr);
+            assert!(!ended.stderr.contains("grown:"), "{}", ended.stderr);
+        }
+    }
+
     the_file_behind_guest_memory_is_not_cut_short(b) {
         if let Some(ended) = attempt(b, "truncation") {
             for what in ["for both with O_TRUNC", "for reading with O_TRUNC"] {

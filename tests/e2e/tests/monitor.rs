@@ -265,7 +265,11 @@ fn on_a_small_disk(test: impl FnOnce(&Bulkhead)) {
     };
     std::fs::create_dir_all(b.root()).unwrap();
     let root = b.root().to_str().unwrap().to_owned();
-    run_tool("mount", &["-t", "tmpfs", "-o", "size=64m", "tmpfs", &root]).ok();
+    run_tool(
+        "mount",
+        &["-t", "tmpfs", "-o", "mode=0700,size=64m", "tmpfs", &root],
+    )
+    .ok();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let import = b.command(&["import", "-", "busybox"]);
         import.with_input(bulkhead_e2e::busybox_tar()).finish().ok();
