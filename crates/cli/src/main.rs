@@ -27,8 +27,8 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     // A sandbox is started for every container: nothing of the command line may stand in its way.
     if words
-        .get(1)
-        .is_some_and(|word| word == bulkhead_sandbox::SANDBOX_VERB)
+        .first()
+        .is_some_and(|name| bulkhead_sandbox::is_monitor(name))
     {
         return bulkhead_sandbox::main();
     }

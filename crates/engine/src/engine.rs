@@ -19,7 +19,7 @@ pub struct Engine {
     pub(crate) names: Names,
     pub(crate) settings: Settings,
     pub(crate) environment: Environment,
-    /// What is started as `bulkhead sandbox`; `None` is the running binary.
+    /// What is started as a monitor; `None` is the running binary.
     pub(crate) sandbox_program: Option<PathBuf>,
     store: OnceCell<Store>,
 }

@@ -1,5 +1,6 @@
 //! Starting a compartment: the launcher's half of the start channel.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,12 +20,17 @@ use crate::message::{AttachOptions, Exit, Launch, Report, Started, Stdio, VERSIO
 use crate::spec::SandboxSpec;
 use crate::timings::Timings;
 
-/// The hidden verb under which the binary calls [`crate::main`].
-pub const SANDBOX_VERB: &str = "sandbox";
-
-/// How the monitor's command line begins; the jailed half's has `SANDBOX_TITLE` (monitor/name.rs) in its place, of the same
+/// How the monitor's command line begins, and all that tells it from other uses of the binary: a word of its own behind it
+/// would be in every list of processes; the jailed half's has `SANDBOX_TITLE` (monitor/name.rs) in its place, of the same
 /// length.
 pub(crate) const MONITOR_TITLE: &str = "bulkhead: monitor ";
+
+/// Whether the binary was started under this name to be a monitor, and has to call [`crate::main`].
+pub fn is_monitor(program: &OsStr) -> bool {
+    program
+        .as_encoded_bytes()
+        .starts_with(MONITOR_TITLE.as_bytes())
+}
 
 /// How a compartment is launched.
 #[derive(Debug, Default)]
@@ -33,7 +39,7 @@ pub struct LaunchOptions {
     pub attach: Option<(Stdio, AttachOptions)>,
     /// What the processes are called in `ps`, for example the container's name.
     pub name: String,
-    /// The program whose `sandbox` verb calls [`crate::main`]; `None` is this very binary.
+    /// The program that calls [`crate::main`] where [`is_monitor`] says so; `None` is this very binary.
     pub program: Option<PathBuf>,
 }
 
@@ -103,7 +109,6 @@ pub fn launch(
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
     let mut child = Command::new(&program)
         .arg0(format!("{MONITOR_TITLE}{}", options.name))
-        .arg(SANDBOX_VERB)
         .current_dir(dir)
         .env_clear()
         .envs(

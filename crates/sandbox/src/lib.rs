@@ -26,7 +26,7 @@ pub use boot::FIXED_DEVICES;
 pub use client::{AttachEnd, Attachment, CONTROL_SOCKET, Client, ClientError, Exec, ExecEnd};
 pub use failure::StartFailure;
 pub use frame::FrameError;
-pub use launch::{LaunchError, LaunchOptions, Launched, SANDBOX_VERB, launch};
+pub use launch::{LaunchError, LaunchOptions, Launched, is_monitor, launch};
 pub use lock::{LOCK_FILE, is_running, wait_free};
 pub use logs::{LogEntry, LogError, LogFilter, LogReader, LogStream};
 pub use message::{AttachOptions, ControlError, Exit, Pong, Started, Stdio};

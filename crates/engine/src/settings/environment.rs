@@ -39,7 +39,7 @@ pub struct Environment {
     pub config_home: Option<PathBuf>,
     /// The machine-wide configuration file, normally `/etc/bulkhead/config.toml`.
     pub system_config: Option<PathBuf>,
-    /// The running binary; started again as `bulkhead sandbox`.
+    /// The running binary; started again as a monitor.
     pub executable: Option<PathBuf>,
 }
 

@@ -23,7 +23,7 @@ use crate::frame;
 use crate::message::{Launch, Report, VERSION};
 use crate::timings::Timings;
 
-/// The hidden `sandbox` verb. Expects the start channel as descriptor 0 and the container's directory
+/// What a monitor does. Expects the start channel as descriptor 0 and the container's directory
 /// as its working directory; returns at once in the process that the launcher waits for.
 pub fn main() -> ExitCode {
     let Some(channel) = daemon::detach() else {
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     match channel {
         Ok(launcher) => run(&launcher),
         Err(e) => {
-            eprintln!("bulkhead sandbox: {e}: this verb is started by bulkhead itself");
+            eprintln!("bulkhead: a monitor is started by bulkhead itself: {e}");
             ExitCode::FAILURE
         }
     }
