@@ -421,7 +421,7 @@ mod tests {
             told.message
         );
         assert_eq!(
-            told.message.matches("os error").count(),
+            told.message.matches("Connection reset").count(),
             1,
             "{}",
             told.message

@@ -92,7 +92,10 @@ impl fmt::Display for DiskFault {
         match self {
             Self::OutOfSpace => f.write_str("No space left on device"),
             Self::Io(0) => f.write_str("I/O error"),
-            Self::Io(code) => std::io::Error::from_raw_os_error(*code).fmt(f),
+            Self::Io(code) => {
+                let error = std::io::Error::from_raw_os_error(*code);
+                f.write_str(&bulkhead_types::chain(&error))
+            }
         }
     }
 }

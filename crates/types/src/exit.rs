@@ -37,6 +37,8 @@ impl ExitStatus {
 
 /// Exit codes of the command line itself (Docker CLI reference, "docker run: exit status").
 pub mod exit_code {
+    /// `--format` of `inspect`, `info` or `version` is no template.
+    pub const NOT_A_TEMPLATE: u8 = 64;
     /// A command other than `run`, `exec` and `start -a` failed.
     pub const FAILURE: u8 = 1;
     /// Bulkhead itself failed: bad flag, missing image, no platform.

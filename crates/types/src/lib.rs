@@ -18,7 +18,7 @@ mod size;
 mod tmpfs;
 
 pub use capability::{Capabilities, UnknownCapability};
-pub use chain::chain;
+pub use chain::{chain, without_codes};
 pub use digest::{Digest, ParseDigestError};
 pub use exit::{ExitStatus, exit_code};
 pub use guest_text::GuestText;

@@ -39,6 +39,11 @@ impl Resource {
     /// Open files.
     pub const NOFILE: Self = Self(7);
 
+    /// Every name.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter()
+    }
+
     /// The number that setrlimit(2) takes.
     pub fn number(self) -> u8 {
         self.0

@@ -33,6 +33,11 @@ impl Signal {
     /// `SIGTERM`.
     pub const TERM: Self = Self(15);
 
+    /// The names of the signals that are not real-time ones, without `SIG`.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter()
+    }
+
     /// The number that kill(2) takes.
     pub fn number(self) -> u8 {
         self.0

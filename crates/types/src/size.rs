@@ -16,6 +16,45 @@ pub struct ByteSize(pub u64);
 #[error("invalid size: '{0}': expected a number with an optional unit b, k, m, g or t")]
 pub struct ParseByteSizeError(pub String);
 
+impl ByteSize {
+    /// Binary units and at most four significant digits, as Docker shows memory: `23.59GiB`.
+    pub fn binary(self) -> String {
+        scaled(
+            self.0,
+            1024.0,
+            &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+        )
+    }
+
+    /// Decimal units and at most four significant digits, as `docker ps -s` shows disks: `1.234kB`.
+    pub fn decimal(self) -> String {
+        scaled(self.0, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+    }
+}
+
+fn scaled(bytes: u64, step: f64, names: &[&str]) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= step && unit + 1 < names.len() {
+        value /= step;
+        unit += 1;
+    }
+    let decimals = match value {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
+    format!("{text}{}", names.get(unit).unwrap_or(&""))
+}
+
 impl FromStr for ByteSize {
     type Err = ParseByteSizeError;
 

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::command::{Running, tool_exists};
 
+/// Links a program for gcc to where user-mode kernels begin: what begins elsewhere is not taken for one.
+pub const LINKED_AS_A_KERNEL: &str = "-Wl,-Ttext-segment=0x60000000";
+
 /// `hostile/kernel.c`, compiled to make one attempt.
 #[derive(Debug)]
 pub struct HostileKernel {
@@ -27,7 +30,7 @@ impl HostileKernel {
         let kernel = Self { directory };
         let mut compiler = Command::new("gcc");
         compiler
-            .args(["-O1", "-static", "-w", "-o"])
+            .args(["-O1", "-static", LINKED_AS_A_KERNEL, "-w", "-o"])
             .arg(kernel.path())
             .arg(format!("-DATTEMPT=\"{attempt}\""))
             .arg(format!("-DTARGET=\"{target}\""))

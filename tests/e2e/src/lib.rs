@@ -25,7 +25,7 @@ pub use bulkhead::{Bulkhead, User, binary, cache_home};
 pub use census::{Calls, Census, Counting, Watched};
 pub use command::{Finished, Running, run_tool, tool_exists};
 pub use guest_program::guest_program;
-pub use hostile::HostileKernel;
+pub use hostile::{HostileKernel, LINKED_AS_A_KERNEL};
 pub use image::{Entry, busybox_tar, debian_archive, layer};
 pub use leftovers::{Process, sandbox_processes};
 pub use newer::Newer;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_e2e::{
-    Bulkhead, Isolation, Running, Terminal, User, each_user, needs, run_tool, sandbox_processes,
-    scaled, wait_until,
+    Bulkhead, Isolation, LINKED_AS_A_KERNEL, Running, Terminal, User, each_user, needs, run_tool,
+    sandbox_processes, scaled, wait_until,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
@@ -68,6 +68,7 @@ fn kernel_that_says(b: &Bulkhead, words: &str) -> PathBuf {
     std::fs::write(&file, source).unwrap();
     let arguments = [
         "-static",
+        LINKED_AS_A_KERNEL,
         "-nostdlib",
         "-ffreestanding",
         "-fno-stack-protector",
@@ -249,8 +250,7 @@ each_user! {
             (jailed, "bulkhead: sandbox named", "bulkhead-sandbx"),
         ] {
             let shown = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-            let title = shown.split(|byte| *byte == 0).next().unwrap();
-            assert_eq!(String::from_utf8_lossy(title), line);
+            assert_eq!(String::from_utf8_lossy(&shown), format!("{line}\0"));
             assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim(), short);
         }
         b.run(&["rm", "-f", "named"]).ok();

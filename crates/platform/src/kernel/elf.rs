@@ -17,6 +17,9 @@ pub(crate) const MAGIC: &[u8] = b"\x7fELF";
 /// Where the kernel's half of the address space begins on x86-64.
 const UPPER_HALF: u64 = 1 << 63;
 
+/// Where user-mode kernels of x86-64 begin, and as much room as none of them needs.
+const USER_MODE_START: std::ops::Range<u64> = 0x6000_0000..0x7000_0000;
+
 /// The machine's number for x86-64.
 const X86_64: u16 = 62;
 
@@ -90,6 +93,13 @@ impl<'a> Elf<'a> {
     /// Whether it is a kernel for a machine: linked to the upper half of the address space, which no process has.
     pub(crate) fn is_for_a_machine(&self) -> bool {
         self.loads().any(|load| load.address >= UPPER_HALF)
+    }
+
+    /// Whether it can be a user-mode kernel: those of x86-64 are linked to one address (`START` in arch/x86/Makefile.um),
+    /// where no ordinary program is.
+    pub(crate) fn is_user_mode_kernel(&self) -> bool {
+        let mut loads = self.loads().peekable();
+        loads.peek().is_none() || loads.any(|load| USER_MODE_START.contains(&load.address))
     }
 
     /// Whether the entry point is a physical address in what is loaded, as the 64-bit boot protocol needs it.

@@ -29,6 +29,9 @@ pub enum FileError {
     /// A process, where a kernel for a machine is needed.
     #[error("it is a user-mode kernel or another program: no virtual machine can boot it")]
     Program,
+    /// A program that is no kernel.
+    #[error("it is a program like any other, and no Linux kernel")]
+    OtherProgram,
     /// A kernel for a machine, where one that is a process is needed.
     #[error("it is a kernel for a (virtual) machine, which cannot run as a process")]
     Machine,
@@ -115,6 +118,29 @@ pub(super) mod tests {
         ));
         let shell = std::fs::read("/bin/sh").expect("there is a shell");
         assert!(matches!(judge(&shell), Ok(KernelFile::Program(_))));
+    }
+
+    /// It was taken for a distribution's kernel, and then found not to fit the processor.
+    #[test]
+    fn a_program_is_told_from_a_user_mode_kernel_by_where_it_is_linked_to() {
+        let inspect = |path: &std::path::Path| {
+            let isolation = bulkhead_types::Isolation::UserMode;
+            super::super::KernelImage::inspect(
+                isolation,
+                path,
+                std::path::Path::new("/nonexistent"),
+            )
+        };
+        let error = inspect(std::path::Path::new("/bin/ls")).expect_err("no kernel");
+        assert_eq!(
+            bulkhead_types::chain(&error),
+            "cannot use /bin/ls as the user-mode platform's guest kernel: it is a program like any other, and no Linux kernel"
+        );
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for (address, fits) in [(0x6000_0000, true), (0x40_0000, false)] {
+            std::fs::write(file.path(), elf(address)).expect("written");
+            assert_eq!(inspect(file.path()).is_ok(), fits, "{address:x}");
+        }
     }
 
     #[test]

@@ -123,11 +123,14 @@ impl KernelError {
     /// What the user can do about it, as a sentence without an end.
     pub fn remedy(&self) -> String {
         let get = |isolation: &Isolation| match isolation {
+            // Who built one as root looks for it as somebody else.
             Isolation::Kvm => {
-                "build one with 'make kernel', or install Debian's package linux-image-cloud-amd64"
+                "build one with 'make kernel' (it is its builder's alone until 'make install' puts it where every user \
+                 finds it), or install Debian's package linux-image-cloud-amd64"
             }
             Isolation::UserMode => {
-                "build one with 'make kernel', or install Debian's package user-mode-linux"
+                "build one with 'make kernel' (it is its builder's alone until 'make install' puts it where every user \
+                 finds it), or install Debian's package user-mode-linux"
             }
         };
         match self {
@@ -235,6 +238,9 @@ impl KernelImage {
             (Isolation::Kvm, KernelFile::Program(_)) => Err(format(FileError::Program)),
             (Isolation::UserMode, KernelFile::Elf | KernelFile::BzImage(_)) => {
                 Err(format(FileError::Machine))
+            }
+            (Isolation::UserMode, KernelFile::Program(elf)) if !elf.is_user_mode_kernel() => {
+                Err(format(FileError::OtherProgram))
             }
             (Isolation::UserMode, KernelFile::Program(elf)) if elf.interpreter().is_none() => {
                 Ok(image)

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use bulkhead_types::Isolation;
+use bulkhead_types::{Isolation, chain};
 use kvm_ioctls::{Cap, Kvm};
 
 use super::PlatformReport;
@@ -103,8 +103,7 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
             )),
             Ok(kernel) => notes.push(format!("guest kernel: {}", kernel.path.display())),
             Err(error) => {
-                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                obstacles.push(format!("{error}{}", source.unwrap_or_default()));
+                obstacles.push(chain(&error));
                 remedies.push(error.remedy());
             }
         }

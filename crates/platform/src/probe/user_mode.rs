@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use bulkhead_types::Isolation;
+use bulkhead_types::{Isolation, chain};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::PlatformReport;
@@ -27,12 +27,7 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
         )),
         Ok(kernel) => notes.push(format!("guest kernel: {}", kernel.path.display())),
         Err(error) => {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            obstacles.push(format!(
-                "{error}{}; {}",
-                source.unwrap_or_default(),
-                error.remedy()
-            ));
+            obstacles.push(chain(&error));
             remedies.push(error.remedy());
         }
     }
@@ -44,7 +39,8 @@ pub(super) fn probe(search: &KernelSearch) -> PlatformReport {
     }
     if let Err(error) = executable_memory() {
         obstacles.push(format!(
-            "shared memory cannot be mapped executable, which guest programs need: {error}"
+            "shared memory cannot be mapped executable, which guest programs need: {}",
+            chain(&error)
         ));
     }
     shared_memory(&mut notes);
@@ -137,15 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_kernel_is_an_obstacle_that_says_what_to_do() {
+    fn a_missing_kernel_is_an_obstacle_and_what_to_do_is_said_once() {
         let report = probe(&KernelSearch::default());
         assert!(!report.works());
-        assert!(
-            report
-                .obstacles
-                .iter()
-                .any(|line| line.contains("make kernel")),
-            "{report:?}"
-        );
+        let says = |lines: &[String]| lines.iter().any(|line| line.contains("make kernel"));
+        assert!(says(&report.remedies), "{report:?}");
+        assert!(!says(&report.obstacles), "{report:?}");
     }
 }
