@@ -45,6 +45,9 @@ pub enum Error {
         /// What was asked for.
         wanted: String,
     },
+    /// What cannot be the name of an image.
+    #[error(transparent)]
+    Reference(#[from] bulkhead_image::ReferenceError),
     /// The image store.
     #[error(transparent)]
     Store(#[from] bulkhead_image::StoreError),
@@ -60,6 +63,7 @@ impl Error {
             Self::Guest(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::NoSuchImage(_) | Self::OtherPlatform { .. } => ErrorKind::NotFound,
+            Self::Reference(_) => ErrorKind::InvalidInput,
             Self::Store(error) => error.kind().into(),
         }
     }
@@ -72,16 +76,8 @@ impl Error {
             Self::Disk(error) => error.hint(),
             Self::Guest(error) => error.hint(),
             Self::Store(error) => error.hint().map(str::to_owned),
-            Self::NoSuchImage(_) | Self::OtherPlatform { .. } => None,
-            Self::File(error) => match error.kind() {
-                ErrorKind::PermissionDenied => Some(
-                    "choose a directory of your own with --root or BULKHEAD_ROOT".to_owned(),
-                ),
-                ErrorKind::NoSpace => {
-                    Some("free space on that file system; 'bulkhead container prune' and 'bulkhead image prune' remove what is unused".to_owned())
-                }
-                _ => None,
-            },
+            Self::NoSuchImage(_) | Self::OtherPlatform { .. } | Self::Reference(_) => None,
+            Self::File(error) => error.hint().map(str::to_owned),
         }
     }
 
@@ -102,6 +98,30 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `ps` and `images` in somebody else's state directory told the error alone.
+    #[test]
+    fn a_state_directory_of_somebody_else_comes_with_a_hint_wherever_it_is_noticed() {
+        let file = || FileError {
+            action: "read directory",
+            path: "/x".into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        let store = bulkhead_image::StoreError::Io {
+            operation: "open",
+            path: "/x".into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        for error in [
+            Error::from(file()),
+            ContainerError::from(file()).into(),
+            ContainerError::from(crate::container::RecordError::from(file())).into(),
+            store.into(),
+        ] {
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("--root"), "{error:?}: {hint}");
+        }
+    }
 
     #[test]
     fn a_full_disk_and_a_missing_right_are_told_apart() {

@@ -17,7 +17,7 @@ impl Engine {
     /// `NotFound` with Docker's words.
     pub fn image(&self, text: &str) -> Result<Image, Error> {
         self.store()?.resolve(text).map_err(|error| match error {
-            StoreError::NotFound(_) => Error::NoSuchImage(familiar(text)),
+            StoreError::NotFound(_) => missing(text),
             other => other.into(),
         })
     }
@@ -59,13 +59,13 @@ impl Engine {
     /// in Docker.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
         if !self.root.exists() {
-            return Err(Error::NoSuchImage(familiar(text)));
+            return Err(missing(text));
         }
         let uses = || self.image_uses();
         self.store()?
             .remove(text, force, &uses)
             .map_err(|error| match error {
-                Error::Store(StoreError::NotFound(_)) => Error::NoSuchImage(familiar(text)),
+                Error::Store(StoreError::NotFound(_)) => missing(text),
                 other => other,
             })
     }
@@ -136,6 +136,20 @@ impl Engine {
         }
         Ok(uses)
     }
+}
+
+/// There is no image of this name; where it cannot be one's name, no registry has it either, and that is said.
+fn missing(text: &str) -> Error {
+    match text.parse::<Reference>() {
+        Err(error) if !is_identifier(text) => error.into(),
+        _ => Error::NoSuchImage(familiar(text)),
+    }
+}
+
+/// Whether `text` is an image's whole identifier, which the grammar of names leaves out.
+fn is_identifier(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// `debian` is shown as `debian:latest`, as Docker does.

@@ -74,6 +74,19 @@ impl FileError {
     pub fn kind(&self) -> ErrorKind {
         io_kind(&self.source)
     }
+
+    /// What a person can do about it, where we know.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self.kind() {
+            ErrorKind::PermissionDenied => {
+                Some("choose a directory of your own with --root or BULKHEAD_ROOT")
+            }
+            ErrorKind::NoSpace => Some(
+                "free space on that file system; 'bulkhead container prune' and 'bulkhead image prune' remove what is unused",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// The coarse reason of a system error.

@@ -31,7 +31,7 @@ mod time;
 pub use container::{
     Container, ContainerConfig, ContainerError, CreateOptions, DeviceMapping, ExecOptions, Filters,
     HostOptions, ListOptions, OptionError, PruneReport, Record, RecordError, RemoveOptions,
-    StartOptions, StartedContainer, StopOptions, Summary, random_id, status_text,
+    StartOptions, StartedContainer, StopOptions, Summary, check_ulimit, random_id, status_text,
 };
 pub use disk::DiskError;
 pub use engine::Engine;

@@ -185,12 +185,33 @@ fn an_image_in_use_is_kept() {
         .remove("a:1", false, &uses(&image, false))
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("container web"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container web is using its referenced \
+             image {id}"
+        )
+    );
+    let error = scratch
+        .store
+        .remove(&id, false, &uses(&image, false))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to delete {id} (must be forced) - image is being used by stopped container web"
+        )
+    );
     let error = scratch
         .store
         .remove(&id, true, &uses(&image, true))
         .unwrap_err();
-    assert!(error.to_string().contains("cannot be forced"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "conflict: unable to delete {id} (cannot be forced) - image is being used by running container web"
+        )
+    );
     let removed = scratch
         .store
         .remove("a:1", true, &uses(&image, false))

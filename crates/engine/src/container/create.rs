@@ -32,8 +32,6 @@ pub(crate) struct CreateImage {
     pub disk: Vec<PathBuf>,
 }
 
-/// `--shm-size` when it is not given.
-const SHM_SIZE: ByteSize = ByteSize(64 << 20);
 /// Random names to try before giving up.
 const NAME_ATTEMPTS: u32 = 32;
 
@@ -137,8 +135,8 @@ impl Engine {
             devices: merged.security.devices.iter().map(Into::into).collect(),
             privileged: options.privileged,
             init: options.init,
-            shm_size: options.shm_size.unwrap_or(SHM_SIZE),
-            memory_limit: options.memory,
+            shm_size: limits::shm_size(options.shm_size),
+            memory_limit: limits::memory_limit(options.memory),
             cpu_limit_nanos: limits::cpu_limit(plan.nano_cpus, plan.vcpus),
             process: merged.process,
             auto_remove: options.auto_remove,
@@ -371,10 +369,10 @@ fn make_volumes(
 
 fn host_options(options: &CreateOptions, nano_cpus: u64, disk: u64) -> HostOptions {
     HostOptions {
-        memory: options.memory,
+        memory: limits::memory_limit(options.memory),
         nano_cpus,
         disk: ByteSize(disk),
-        shm_size: options.shm_size.unwrap_or(SHM_SIZE),
+        shm_size: limits::shm_size(options.shm_size),
         auto_remove: options.auto_remove,
         init: options.init,
         read_only: options.read_only,

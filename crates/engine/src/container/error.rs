@@ -97,6 +97,8 @@ pub enum ContainerError {
     Launch {
         /// The container.
         id: ContainerId,
+        /// Whether there is still a container, with what its kernel said: none with `--rm`.
+        kept: bool,
         /// Why, typed.
         #[source]
         source: Box<LaunchError>,
@@ -165,11 +167,15 @@ impl ContainerError {
 
     pub(crate) fn hint(&self) -> Option<String> {
         let failure = match self {
-            Self::Launch { source, .. } => match &**source {
+            Self::Launch { source, kept, .. } => match &**source {
+                LaunchError::Failed(StartFailure::Boot { .. }) if !kept => return None,
                 LaunchError::Failed(failure) => failure,
                 _ => return None,
             },
             Self::Client { source, .. } => return client_hint(source).map(str::to_owned),
+            Self::File(error) | Self::Record(RecordError::File(error)) => {
+                return error.hint().map(str::to_owned);
+            }
             Self::Record(RecordError::Damaged { .. }) => {
                 return Some("remove the container: bulkhead rm -f ID".to_owned());
             }
@@ -199,7 +205,7 @@ impl ContainerError {
                     .to_owned(),
             ),
             StartFailure::Boot { .. } => Some(
-                "'bulkhead logs --kernel CONTAINER' shows all that its kernel said, unless it was started with --rm"
+                "'bulkhead logs --kernel CONTAINER' shows all that its kernel said"
                     .to_owned(),
             ),
             _ => None,
@@ -263,6 +269,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// It said "unless it was started with --rm" to who had started it with --rm.
+    #[test]
+    fn a_failed_boot_sends_nobody_to_the_log_of_a_container_that_is_gone() {
+        let hint = |kept| {
+            let failure = StartFailure::Boot {
+                reason: "no".into(),
+                console: Vec::new(),
+            };
+            let error = ContainerError::Launch {
+                id: ContainerId::from_bytes([1; 32]),
+                kept,
+                source: Box::new(LaunchError::Failed(failure)),
+            };
+            error.hint()
+        };
+        assert_eq!(hint(false), None);
+        assert!(hint(true).is_some_and(|hint| hint.contains("logs --kernel")));
+    }
 
     #[test]
     fn what_a_sandbox_refuses_is_told_apart() {

@@ -107,6 +107,7 @@ impl Engine {
                 }
                 Err(ContainerError::Launch {
                     id: id.clone(),
+                    kept: !container.record.host.auto_remove,
                     source: Box::new(source),
                 }
                 .into())

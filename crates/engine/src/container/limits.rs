@@ -32,6 +32,19 @@ pub(crate) fn guest_fixed(guest: &Guest) -> u64 {
     }
 }
 
+/// Docker's `-m 0` is no limit.
+pub(crate) fn memory_limit(wanted: Option<ByteSize>) -> Option<ByteSize> {
+    wanted.filter(|size| size.0 > 0)
+}
+
+/// Docker's `--shm-size 0` is the default.
+pub(crate) fn shm_size(wanted: Option<ByteSize>) -> ByteSize {
+    wanted.filter(|size| size.0 > 0).unwrap_or(SHM_SIZE)
+}
+
+/// Docker's default for /dev/shm.
+const SHM_SIZE: ByteSize = ByteSize(64 << 20);
+
 /// Memory of the virtual machine for a container: with a limit, the limit plus what the guest
 /// itself needs (`fixed`), so that the limit is the container's to use; without one, `default` in all. No more than
 /// the `host` has, in bytes with its swap space: a guest that fills its memory must not be what the host dies of.
@@ -41,6 +54,7 @@ pub(crate) fn guest_memory(
     fixed: u64,
     host: u64,
 ) -> Result<u64, OptionError> {
+    let limit = memory_limit(limit);
     let total = match limit {
         None => Some(default.0.max(fixed + MIN_MEMORY.0)),
         Some(limit) if limit < MIN_MEMORY => return Err(OptionError::MemoryTooSmall),
@@ -128,6 +142,13 @@ mod tests {
             guest_memory(limit.map(ByteSize), ByteSize(512 << 20), 32 << 20, 8 << 30)
         };
         assert_eq!(of(None).unwrap(), 512 << 20);
+        assert_eq!(of(Some(0)).unwrap(), 512 << 20, "no limit, as in Docker");
+        // In the unit that `-m 100g` was meant in, and that `info` tells the host's memory in.
+        let said = of(Some(100 << 30)).unwrap_err().to_string();
+        assert!(
+            said.starts_with("memory of 100GiB ") && said.contains("more than the 8GiB "),
+            "{said}"
+        );
         // One more for page descriptors, and then whole large pages.
         assert_eq!(of(Some(64 << 20)).unwrap(), (64 + 32 + 2) << 20);
         assert!(matches!(

@@ -60,8 +60,10 @@ impl Engine {
         let containers = match self.swept() {
             Ok((_, containers)) => containers,
             Err(error) => {
+                // What keeps everything from being read is told once, as the failure that it is.
+                let containers = self.containers()?;
                 tracing::warn!("cannot tidy up after killed processes: {}", chain(&error));
-                self.containers()?
+                containers
             }
         };
         let matcher = self.matcher(&options.filters)?;

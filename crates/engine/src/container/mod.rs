@@ -53,6 +53,7 @@ pub use options::{CreateOptions, OptionError};
 pub use prune::PruneReport;
 pub use record::{Record, RecordError};
 pub use remove::RemoveOptions;
+pub use rlimits::check_ulimit;
 pub use security::DeviceMapping;
 
 use crate::root::lock;

@@ -100,7 +100,9 @@ pub enum OptionError {
     MemoryTooSmall,
     /// More than this host can give.
     #[error(
-        "memory of {asked} (and what the guest's kernel needs) is more than the {host} that this host has in memory and swap space"
+        "memory of {} (and what the guest's kernel needs) is more than the {} that this host has in memory and swap space",
+        asked.binary(),
+        host.binary()
     )]
     MemoryTooLarge {
         /// As asked.

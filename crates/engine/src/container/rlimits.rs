@@ -29,6 +29,14 @@ pub(super) fn resolve(flags: &[String]) -> Result<Vec<Rlimit>, OptionError> {
     Ok(limits)
 }
 
+/// Whether `flag` is a `--ulimit`.
+///
+/// # Errors
+/// What is wrong with it, in Docker's words.
+pub fn check_ulimit(flag: &str) -> Result<(), OptionError> {
+    parse(flag).map(|_| ())
+}
+
 /// Parses one flag; -1 is unlimited, and a single number is both limits.
 pub(super) fn parse(flag: &str) -> Result<Rlimit, OptionError> {
     let syntax = || OptionError::UlimitSyntax(flag.chars().take(100).collect());

@@ -70,20 +70,38 @@ pub enum StoreError {
         /// Short identifiers of what it fits.
         candidates: Vec<String>,
     },
-    /// Containers hold on to the image.
-    #[error("conflict: unable to remove {target} ({remedy}) - container {} is using its referenced image {image}", .containers.join(", "))]
-    InUse {
-        /// What was to be removed.
-        target: String,
+    /// The image's last name goes only with the containers that need it.
+    #[error(
+        "conflict: unable to remove repository reference {name:?} (must force) - container {container} is using its \
+         referenced image {image}"
+    )]
+    NameInUse {
+        /// The name, as typed.
+        name: String,
         /// Short identifier of the image.
         image: String,
-        /// The containers.
-        containers: Vec<String>,
-        /// `must be forced` or `cannot be forced`.
-        remedy: &'static str,
+        /// Short identifier of one of the containers.
+        container: String,
+    },
+    /// Containers hold on to the image.
+    #[error(
+        "conflict: unable to delete {image} ({}) - image is being used by {} container {container}",
+        if *.running { "cannot be forced" } else { "must be forced" },
+        if *.running { "running" } else { "stopped" }
+    )]
+    InUse {
+        /// Short identifier of the image.
+        image: String,
+        /// Short identifier of one of the containers.
+        container: String,
+        /// Whether it runs.
+        running: bool,
     },
     /// Removal by identifier would take names of several repositories along.
-    #[error("unable to remove {image} (must be forced): it is named by several repositories: {}", .names.join(", "))]
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories: {}",
+        .names.join(", ")
+    )]
     ManyNames {
         /// Short identifier.
         image: String,
@@ -191,7 +209,9 @@ impl StoreError {
             Self::Foreign { .. } | Self::Shared { .. } => ErrorKind::Denied,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
-            Self::InUse { .. } | Self::ManyNames { .. } => ErrorKind::Conflict,
+            Self::NameInUse { .. } | Self::InUse { .. } | Self::ManyNames { .. } => {
+                ErrorKind::Conflict
+            }
             Self::DigestMismatch { .. }
             | Self::FalseDigest { .. }
             | Self::SizeMismatch { .. }
@@ -209,12 +229,10 @@ impl StoreError {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::InUse {
-                remedy: "must be forced",
-                ..
-            }
+            Self::NameInUse { .. }
+            | Self::InUse { running: false, .. }
             | Self::ManyNames { .. } => Some("remove the containers first, or use --force"),
-            Self::InUse { .. } => Some("stop and remove the container first"),
+            Self::InUse { running: true, .. } => Some("stop and remove the container first"),
             Self::Ambiguous { .. } => Some("give more digits"),
             Self::Layer {
                 source: LayerError::Memory { .. },
@@ -243,6 +261,9 @@ impl StoreError {
                 "choose a directory of your own with --root or BULKHEAD_ROOT, or close this one: chmod 0700",
             ),
             Self::MissingBlob { .. } => Some("pull or load the image again"),
+            _ if self.kind() == ErrorKind::Denied => {
+                Some("choose a directory of your own with --root or BULKHEAD_ROOT")
+            }
             _ if self.kind() == ErrorKind::NoSpace => Some(
                 "free some space, for example with `bulkhead image prune`, or choose another --root",
             ),

@@ -89,28 +89,27 @@ impl Store {
         force: bool,
         users: &[ImageUse],
     ) -> Result<Vec<Reference>, StoreError> {
-        let in_use = |remedy, users: Vec<&ImageUse>| StoreError::InUse {
-            target: target.to_owned(),
+        let in_use = |user: &ImageUse| StoreError::InUse {
             image: image.id.short(),
-            containers: users.iter().map(|one| one.container.clone()).collect(),
-            remedy,
+            container: user.container.clone(),
+            running: user.running,
         };
-        let running: Vec<&ImageUse> = users.iter().filter(|one| one.running).collect();
         match name {
             // One of several names: the image stays.
             Some(name) if image.names.len() > 1 => Ok(vec![name]),
-            Some(name) => {
-                if !users.is_empty() && !force {
-                    return Err(in_use("must be forced", users.iter().collect()));
-                }
-                Ok(vec![name])
-            }
+            Some(name) => match users.first() {
+                Some(user) if !force => Err(StoreError::NameInUse {
+                    name: target.to_owned(),
+                    image: image.id.short(),
+                    container: user.container.clone(),
+                }),
+                _ => Ok(vec![name]),
+            },
             None => {
-                if !running.is_empty() {
-                    return Err(in_use("cannot be forced", running));
-                }
-                if !users.is_empty() && !force {
-                    return Err(in_use("must be forced", users.iter().collect()));
+                let running = users.iter().find(|one| one.running);
+                let stopped = users.first().filter(|_| !force);
+                if let Some(user) = running.or(stopped) {
+                    return Err(in_use(user));
                 }
                 let repositories: BTreeSet<String> =
                     image.names.iter().map(Reference::name).collect();

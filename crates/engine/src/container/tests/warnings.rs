@@ -39,7 +39,7 @@ fn a_warning_names_the_disk_the_cause_and_the_remedy() {
         full("the disk of volume '/data'", &format!("{own}/volumes")),
         full("the disk of volume 7", &own),
         format!(
-            "the host failed a request to the image's disk: Input/output error (os error 5); \
+            "the host failed a request to the image's disk: Input/output error; \
              see {own}/sandbox.log and the host's kernel log"
         ),
     ];

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bulkhead_jail::{JailReport, Wall};
 use bulkhead_platform::{KernelKind, PlatformReport};
-use bulkhead_types::{ByteSize, Isolation, chain};
+use bulkhead_types::{ByteSize, Isolation, chain, without_codes};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
@@ -50,7 +50,7 @@ impl Check {
         Self {
             name: name.into(),
             status,
-            detail: detail.into(),
+            detail: without_codes(&detail.into()).into_owned(),
             remedy: remedy.to_owned(),
         }
     }
