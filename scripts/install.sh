@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what was built: program, agent, man pages, completions, an AppArmor profile, and the tuned kernels of both
-# platforms as far as kernel/build.sh has built them.
+# Installs what was built: program, agent, man pages, completions, documentation, an AppArmor profile, and the tuned kernels
+# of both platforms as far as kernel/build.sh has built them.
 # usage: scripts/install.sh PREFIX BULKHEAD
 set -euo pipefail
 
@@ -20,10 +20,15 @@ kernel linux linux-um
 kernel vmlinux linux-kvm
 pages=$(mktemp -d)
 trap 'rm -rf "$pages"' EXIT
-"$bulkhead" gen-man "$pages"
+final=${prefix#"${DESTDIR:-}"}
+"$bulkhead" gen-man --doc "$final/share/doc/bulkhead" "$pages"
 for page in "$pages"/*.1; do
     install -D -m 644 "$page" "$prefix/share/man/man1/$(basename "$page")"
 done
+# What messages and man pages refer to.
+source=$(dirname "$0")/..
+install -D -m 644 "$source/docs/compatibility.md" "$prefix/share/doc/bulkhead/compatibility.md"
+install -D -m 644 "$source/README.md" "$prefix/share/doc/bulkhead/README.md"
 complete() { # shell, path
     "$bulkhead" completion "$1" >"$pages/completion"
     install -D -m 644 "$pages/completion" "$prefix/$2"
@@ -33,7 +38,6 @@ complete zsh share/zsh/site-functions/_bulkhead
 complete fish share/fish/vendor_completions.d/bulkhead.fish
 # Where AppArmor decides who may make user namespaces (see the profile), it must know the program by its final path.
 # A package builds with DESTDIR and loads the profile when it is installed.
-final=${prefix#"${DESTDIR:-}"}
 sed "s|@PROGRAM@|$final/bin/bulkhead|" "$(dirname "$0")/../packaging/apparmor/bulkhead" >"$pages/profile"
 install -D -m 644 "$pages/profile" "$prefix/share/bulkhead/apparmor/bulkhead"
 if [ -n "${DESTDIR:-}" ]; then

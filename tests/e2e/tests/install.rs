@@ -36,6 +36,20 @@ fn everything_that_was_built_is_installed_and_found() {
     assert!(text("share/zsh/site-functions/_bulkhead").starts_with("#compdef bulkhead"));
     assert!(text("share/fish/vendor_completions.d/bulkhead.fish").contains("complete -c bulkhead"));
 
+    // What messages and man pages name is there.
+    let documented = prefix.join("share/doc/bulkhead/compatibility.md");
+    assert!(text("share/doc/bulkhead/README.md").contains("make install"));
+    assert!(text("share/man/man1/bulkhead-run.1").contains("share/doc/bulkhead/compatibility.md"));
+    let refused = Command::new(prefix.join("bin/bulkhead"))
+        .args(["run", "-v", "/a:/b", "x"])
+        .output()
+        .expect("the installed program");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        documented.is_file() && said.contains(&format!("see {}", documented.display())),
+        "{said}"
+    );
+
     // Neither is a kernel, so that the complaint says which file was found.
     let doctor = Command::new(prefix.join("bin/bulkhead"))
         .args(["doctor"])

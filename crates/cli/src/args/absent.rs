@@ -6,8 +6,16 @@
 use super::verb::Verb;
 use crate::commands::{GROUPS, VERBS};
 
-/// Where the whole list is.
-const LIST: &str = "see docs/compatibility.md";
+/// Where the whole list is: a file that is there, installed or in the tree.
+fn list() -> String {
+    let installed = std::env::current_exe().ok().and_then(|program| {
+        let prefix = program.parent()?.parent()?;
+        let file = prefix.join("share/doc/bulkhead/compatibility.md");
+        file.is_file().then_some(file)
+    });
+    let file = installed.map(|file| file.display().to_string());
+    format!("see {}", file.as_deref().unwrap_or("docs/compatibility.md"))
+}
 
 /// Why something is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,10 +190,11 @@ pub(super) fn command(path: &str, word: &str) -> Option<String> {
 }
 
 fn sentence(what: &str, why: Why) -> String {
+    let list = list();
     match why {
-        NotYet("") => format!("bulkhead: {what} is not supported yet; {LIST}"),
-        NotYet(why) => format!("bulkhead: {what} is not supported yet: {why}; {LIST}"),
-        Never(why) => format!("bulkhead: {what} is not supported: {why}; {LIST}"),
+        NotYet("") => format!("bulkhead: {what} is not supported yet; {list}"),
+        NotYet(why) => format!("bulkhead: {what} is not supported yet: {why}; {list}"),
+        Never(why) => format!("bulkhead: {what} is not supported: {why}; {list}"),
     }
 }
 

@@ -15,6 +15,9 @@ use crate::error::CliError;
 /// Arguments of `gen-man`.
 #[derive(Debug, Args)]
 pub struct GenMan {
+    /// Where the documentation will be
+    #[arg(long, value_name = "dir", default_value = "docs")]
+    doc: PathBuf,
     #[arg(value_name = "DIR", hide = true)]
     directory: PathBuf,
 }
@@ -34,7 +37,7 @@ const FILES: List = &[
     ),
     (
         "~/.cache/bulkhead/kernels",
-        "Guest kernels that 'make kernel' built.",
+        "Guest kernels that this user built with 'make kernel'; 'make install' brings the newest to every user.",
     ),
 ];
 /// Of the verbs that talk to registries.
@@ -140,26 +143,26 @@ impl Execute for GenMan {
             .map_err(CliError::file("create directory", &self.directory))?;
         let mut tree = full_tree();
         tree.build();
-        write(&tree, "", &self.directory)?;
+        write(&tree, "", &self.directory, &self.doc)?;
         Ok(0)
     }
 }
 
 /// A page for the command and one for each below it. `words` are those behind `bulkhead`.
-fn write(command: &Command, words: &str, directory: &Path) -> Result<(), CliError> {
+fn write(command: &Command, words: &str, directory: &Path, doc: &Path) -> Result<(), CliError> {
     let name = format!("bulkhead {words}").trim_end().replace(' ', "-");
     let path = directory.join(format!("{name}.1"));
-    page(command, words)
+    page(command, words, doc)
         .and_then(|page| std::fs::write(&path, page))
         .map_err(CliError::file("write", &path))?;
     for sub in command.get_subcommands() {
         let words = format!("{words} {}", sub.get_name());
-        write(sub, words.trim_start(), directory)?;
+        write(sub, words.trim_start(), directory, doc)?;
     }
     Ok(())
 }
 
-fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
+fn page(command: &Command, words: &str, doc: &Path) -> std::io::Result<Vec<u8>> {
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page)?;
     let verb = words.split(' ').next_back().unwrap_or_default();
@@ -173,11 +176,13 @@ fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
     match verb {
         "run" | "create" | "pull" | "push" => {
             list(&mut roff, "FILES", &[FILES, REGISTRY_FILES]);
+            documentation(&mut roff, doc);
             let both = [ENVIRONMENT, REGISTRY_ENVIRONMENT];
             list(&mut roff, "ENVIRONMENT", &both);
         }
         _ => {
             list(&mut roff, "FILES", &[FILES]);
+            documentation(&mut roff, doc);
             list(&mut roff, "ENVIRONMENT", &[ENVIRONMENT]);
         }
     }
@@ -197,10 +202,24 @@ fn page(command: &Command, words: &str) -> std::io::Result<Vec<u8>> {
 fn list(roff: &mut Roff, heading: &str, lists: &[List]) {
     roff.control("SH", [heading]);
     for (name, text) in lists.iter().copied().flatten() {
-        roff.control("TP", []);
-        roff.text([bold(*name)]);
-        roff.text([roman(*text)]);
+        item(roff, name, text);
     }
+}
+
+fn item(roff: &mut Roff, name: &str, text: &str) {
+    roff.control("TP", []);
+    roff.text([bold(name)]);
+    roff.text([roman(text)]);
+}
+
+/// What goes on in a file of the documentation, which lies in `doc`.
+fn documentation(roff: &mut Roff, doc: &Path) {
+    let comparison = doc.join("compatibility.md").display().to_string();
+    item(
+        roff,
+        &comparison,
+        "What is as in Docker, what differs and what is absent, flag by flag; every key of the configuration.",
+    );
 }
 
 #[cfg(test)]
@@ -213,7 +232,7 @@ mod tests {
         tree.build();
         let text = |verb: &str| {
             let command = tree.find_subcommand(verb).unwrap().clone();
-            String::from_utf8(page(&command, verb).unwrap()).unwrap()
+            String::from_utf8(page(&command, verb, Path::new("docs")).unwrap()).unwrap()
         };
         for verb in ["pull", "push", "run", "create"] {
             assert!(text(verb).contains("/etc/docker/certs.d/"), "{verb}");
