@@ -76,6 +76,9 @@ pub enum CliError {
     /// `attach` to, or `start -a` of, what has ended.
     #[error("you cannot attach to a stopped container, start it first")]
     AttachStopped,
+    /// `inspect --type`.
+    #[error("unknown type: {0:?}: must be one of \"container\", \"image\"")]
+    UnknownType(String),
     /// Nothing has this name.
     #[error("No such object: {0}")]
     NoSuchObject(String),
@@ -220,6 +223,15 @@ impl CliError {
                 ErrorKind::CommandNotExecutable => exit_code::NOT_EXECUTABLE,
                 _ => exit_code::FAILURE,
             },
+            _ => exit_code::FAILURE,
+        }
+    }
+
+    /// The exit code of what shows objects whole (`inspect`, `info`, `version`): Docker's client tells what is no template
+    /// from the rest.
+    pub fn object_exit_code(&self) -> u8 {
+        match self {
+            Self::Template(TemplateError::Parse { .. }) => exit_code::NOT_A_TEMPLATE,
             _ => exit_code::FAILURE,
         }
     }

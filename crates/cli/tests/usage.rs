@@ -214,6 +214,16 @@ fn values_that_do_not_fit_name_the_flag() {
         "flag needs an argument: --memory\n",
     );
     complains(&["run", "--name"], 125, "flag needs an argument: --name\n");
+    for (words, short) in [(&["run", "-e"][..], 'e'), (&["run", "-itu"], 'u')] {
+        let expected =
+            format!("flag needs an argument: '{short}' in -{short}\n\nUsage:  bulkhead run");
+        complains(words, 125, &expected);
+    }
+    complains(
+        &["run", "--ulimit", "foo=1", "x"],
+        125,
+        "invalid argument \"foo=1\" for \"--ulimit\" flag: invalid ulimit type: foo\n\nUsage:  bulkhead run",
+    );
     complains(
         &["stop", "-t", "abc", "x"],
         125,
@@ -278,11 +288,115 @@ fn conflicts_and_missing_terminals_come_before_any_work() {
 
 #[test]
 fn templates_are_checked_before_any_work() {
-    complains(
-        &["inspect", "-f", "{{.foo", "x"],
-        1,
-        "template parsing error: template: :1: unclosed action\n",
+    // Docker's client has a code of its own for these.
+    for words in [
+        &["inspect", "-f", "{{.foo", "x"][..],
+        &["container", "inspect", "-f", "{{.foo", "x"],
+        &["image", "inspect", "-f", "{{.foo", "x"],
+        &["info", "-f", "{{"],
+        &["version", "-f", "{{"],
+        &["doctor", "-f", "{{"],
+    ] {
+        let expected = "bulkhead: template parsing error: template: :1: unclosed action\n";
+        complains(words, 64, expected);
+    }
+    for listing in [&["ps"][..], &["images"], &["history", "x"]] {
+        for (template, expected) in [
+            ("{{", "template: :1: unclosed action\n"),
+            ("{{.Foo}}", "at <.Foo>: map has no entry for key \"Foo\"\n"),
+            (
+                "table {{.Foo}}",
+                "at <.Foo>: map has no entry for key \"Foo\"\n",
+            ),
+        ] {
+            complains(&[listing, &["--format", template]].concat(), 1, expected);
+        }
+    }
+    assert_eq!(says(&["ps", "--format", "{{slice .ID 0 99}}"]), "");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_read_is_told_once() {
+    let root = std::env::temp_dir().join(format!("bulkhead-unread-{}", std::process::id()));
+    std::fs::create_dir(&root).expect("a directory");
+    std::fs::write(root.join("containers"), "no directory").expect("a file");
+    let out = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(["ps"])
+        .env("BULKHEAD_ROOT", &root)
+        .output()
+        .expect("the binary was built");
+    let said = String::from_utf8_lossy(&out.stderr);
+    let line = format!(
+        "bulkhead: cannot read directory {}/containers: Not a directory\n",
+        root.display()
     );
+    assert_eq!(said, line);
+    std::fs::remove_dir_all(&root).expect("removable");
+}
+
+#[test]
+fn a_kernel_that_is_none_is_told_as_that_and_its_remedy_once() {
+    let here = |words: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(words)
+            .envs([
+                ("BULKHEAD_ROOT", "/proc/nonexistent"),
+                ("BULKHEAD_KERNEL", "/bin/ls"),
+                ("BULKHEAD_ISOLATION", "user-mode"),
+            ])
+            .output()
+            .expect("the binary was built");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    assert!(
+        here(&["info"]).contains("\nDefault Isolation: user-mode (does not work)\n"),
+        "{}",
+        here(&["info"])
+    );
+    let said = here(&["doctor"]);
+    let mut lines = said
+        .lines()
+        .skip_while(|line| !line.contains("isolation user-mode: "));
+    let (what, remedy) = (lines.next(), lines.next());
+    assert!(
+        what.is_some_and(|line| line.contains("/bin/ls") && line.ends_with("no Linux kernel")),
+        "{said}"
+    );
+    assert!(
+        remedy.is_some_and(|line| line.contains("'make install'")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_kind_of_object_that_does_not_exist_is_said_with_1() {
+    complains(
+        &["inspect", "--type", "foo", "x"],
+        1,
+        "bulkhead: unknown type: \"foo\": must be one of \"container\", \"image\"\n",
+    );
+}
+
+#[test]
+fn what_cannot_be_an_images_name_is_said_and_not_looked_for() {
+    complains(&["tag", "a:b:c", "d"], 1, "invalid reference format");
+    complains(&["rmi", "a:b:c"], 1, "invalid reference format");
+    let root = std::env::temp_dir().join(format!("bulkhead-names-{}", std::process::id()));
+    std::fs::create_dir(&root).expect("a directory");
+    for policy in ["missing", "never", "always"] {
+        let out = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(["run", "--pull", policy, "UPPER"])
+            .env("BULKHEAD_ROOT", &root)
+            .output()
+            .expect("the binary was built");
+        assert_eq!(out.status.code(), Some(125));
+        assert_eq!(
+            String::from_utf8_lossy(&out.stderr),
+            "bulkhead: invalid reference format: repository name (library/UPPER) must be lowercase\n",
+            "{policy}"
+        );
+    }
+    std::fs::remove_dir_all(&root).expect("removable");
 }
 
 #[test]
@@ -317,6 +431,56 @@ fn help_goes_to_stdout_and_lists_what_works() {
     assert!(says(&["container"]).contains("prune"));
     assert!(says(&["version", "--help"]).starts_with("Usage:  bulkhead version"));
     assert!(says(&["--version"]).starts_with("bulkhead version "));
+}
+
+#[test]
+fn help_is_as_wide_as_the_terminal_and_80_without_one() {
+    let widest = |text: &str| {
+        let lines = text.lines().map(|line| line.trim_end().chars().count());
+        lines.max().unwrap_or(0)
+    };
+    let piped = says(&["run", "--help"]);
+    assert!((70..=80).contains(&widest(&piped)), "{piped}");
+    for columns in [60, 132] {
+        let help = on_a_terminal(columns, &["run", "--help"]);
+        let most = usize::from(columns);
+        assert!((most - 20..=most).contains(&widest(&help)), "{help}");
+    }
+}
+
+#[test]
+fn no_help_has_two_blank_lines_in_a_row() {
+    for words in [
+        &["--help"][..],
+        &["container", "--help"],
+        &["image", "--help"],
+        &["run", "--help"],
+    ] {
+        let help = says(words);
+        assert!(!help.contains("\n\n\n"), "{words:?}:\n{help}");
+    }
+}
+
+/// What the command writes to a terminal of `columns`.
+fn on_a_terminal(columns: u16, args: &[&str]) -> String {
+    use std::io::Read;
+    let size = nix::pty::Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None).expect("a terminal");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(args)
+        .stdout(pty.slave)
+        .spawn()
+        .expect("the binary was built");
+    let (mut text, mut master) = (Vec::new(), std::fs::File::from(pty.master));
+    // The end of a terminal is an error.
+    let _ = master.read_to_end(&mut text);
+    assert!(child.wait().expect("its end").success());
+    String::from_utf8(text).expect("text")
 }
 
 #[test]
@@ -381,6 +545,20 @@ fn shells_get_completions() {
         ("bulkhead ps --format j", "json\t\n"),
         ("bulkhead --log-level d", "debug\t\n"),
         ("bulkhead inspect --type c", "container\t\n"),
+        (
+            "bulkhead ps --filter status=",
+            "status=created\t\nstatus=exited\t\nstatus=running\t\n",
+        ),
+        (
+            "bulkhead images -f dangling=",
+            "dangling=false\t\ndangling=true\t\n",
+        ),
+        (
+            "bulkhead run --cap-add SYS_P",
+            "SYS_PTRACE\t\nSYS_PACCT\t\n",
+        ),
+        ("bulkhead kill -s W", "WINCH\t\n"),
+        ("bulkhead run --ulimit nof", "nofile=\t\n"),
         ("bulkhead cont", "container\tManage containers\n"),
         ("bulkhead exec x --ev", ""),
         (

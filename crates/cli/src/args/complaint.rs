@@ -1,6 +1,7 @@
 //! Wrong usage, in the words and with the exit codes of Docker's client.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 
 use bulkhead_types::exit_code;
 use clap::Command;
@@ -77,6 +78,7 @@ impl Complaint {
         command: &Command,
         path: &str,
         verb: Option<&Verb>,
+        words: &[OsString],
     ) -> Self {
         let usage = verb.map_or("[OPTIONS] COMMAND [ARG...]", |verb| verb.usage);
         let arity = verb.map_or(Arity::None, |verb| verb.arity);
@@ -100,7 +102,7 @@ impl Complaint {
             ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues
                 if value.is_empty() =>
             {
-                Self::flag(&needs_value(&argument), path, usage)
+                Self::flag(&needs_value(&argument, words.last()), path, usage)
             }
             ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::TooManyValues => {
                 let reason = error.source().map(ToString::to_string).unwrap_or_else(|| {
@@ -149,9 +151,18 @@ fn unknown(word: &str) -> String {
     }
 }
 
-/// clap names the flag as `--memory <bytes>`.
-fn needs_value(argument: &str) -> String {
-    format!("flag needs an argument: {}", first_word(argument))
+/// clap names the flag as `--memory <bytes>`. What lacks a value is the end of the line, where pflag names a short flag as
+/// it was typed: the last letter of several.
+fn needs_value(argument: &str, typed: Option<&OsString>) -> String {
+    let typed = typed.map(|word| word.to_string_lossy());
+    let short = typed
+        .as_deref()
+        .filter(|word| word.starts_with('-') && !word.starts_with("--"))
+        .and_then(|word| word.chars().next_back());
+    match short {
+        Some(short) => format!("flag needs an argument: '{short}' in -{short}"),
+        None => format!("flag needs an argument: {}", first_word(argument)),
+    }
 }
 
 /// `-m, --memory` for `--memory <bytes>`.

@@ -14,6 +14,7 @@ mod verb;
 pub use cursor::{Cursor, Line, Suggestion};
 pub use parsers::{
     KeyValue, ListFileError, boolean, env_file, filter_text, label_file, parse_cpus, seconds,
+    ulimit_text,
 };
 pub use tree::{full_tree, globals, parse};
 pub use verb::{Arity, Execute, Group, Heading, Verb};

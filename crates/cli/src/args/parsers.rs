@@ -92,6 +92,14 @@ pub fn parse_cpus(text: &str) -> Result<f64, ValueError> {
         .ok_or_else(|| ValueError::Cpus(text.to_owned()))
 }
 
+/// A `--ulimit`: checked here, as Docker's client does, and read where it is used.
+///
+/// # Errors
+/// What is no limit.
+pub fn ulimit_text(text: &str) -> Result<String, bulkhead_engine::OptionError> {
+    bulkhead_engine::check_ulimit(text).map(|()| text.to_owned())
+}
+
 /// A `--filter`: checked for its form here, for its meaning where it is used.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::complaint::Complaint;
 use super::verb::{Group, Heading, Verb};
 use crate::commands::{GROUPS, VERBS};
+use crate::terminal;
 
 /// What was typed.
 pub struct Parsed {
@@ -31,7 +32,11 @@ pub fn parse(words: &[OsString]) -> Result<Option<Parsed>, Complaint> {
     let globals = match command.clone().try_get_matches_from(head) {
         Ok(matches) => matches,
         Err(error) if is_help(&error) => return print_help(root()),
-        Err(error) => return Err(Complaint::from_clap(&error, &command, "bulkhead", None)),
+        Err(error) => {
+            return Err(Complaint::from_clap(
+                &error, &command, "bulkhead", None, head,
+            ));
+        }
     };
     if globals.get_flag("version") {
         println!("bulkhead version {}", env!("CARGO_PKG_VERSION"));
@@ -83,7 +88,13 @@ fn verb_of(
             verb,
         })),
         Err(error) if is_help(&error) => print_help(verb_command(verb, &path)),
-        Err(error) => Err(Complaint::from_clap(&error, &command, &path, Some(verb))),
+        Err(error) => Err(Complaint::from_clap(
+            &error,
+            &command,
+            &path,
+            Some(verb),
+            rest,
+        )),
     }
 }
 
@@ -175,10 +186,10 @@ fn root() -> Command {
     global_flags()
         .override_usage("bulkhead [OPTIONS] COMMAND")
         .about("A container engine in which every container has a kernel of its own")
-        .help_template(
-            "Usage:  {usage}\n\n{about}\n\n{before-help}Global Options:\n{options}{after-help}",
-        )
-        .before_help(list)
+        // The lists stand in the template, where nothing wraps them: as in Docker only what says options is wrapped.
+        .help_template(format!(
+            "Usage:  {{usage}}\n\n{{about}}\n\n{list}\nGlobal Options:\n{{options}}{{after-help}}"
+        ))
         .after_help("Run 'bulkhead COMMAND --help' for more information on a command.")
 }
 
@@ -214,10 +225,9 @@ fn group_command(group: &Group) -> Command {
         Command::new(group.name)
             .override_usage(format!("{path} COMMAND"))
             .about(group.about)
-            .help_template("Usage:  {usage}\n\n{about}\n\n{before-help}{after-help}")
-            .before_help(list)
-            .after_help(format!(
-                "Run '{path} COMMAND --help' for more information on a command."
+            .help_template(format!(
+                "Usage:  {{usage}}\n\n{{about}}\n\n{list}\nRun '{path} COMMAND --help' for more information on a \
+                 command."
             )),
     )
 }
@@ -228,13 +238,14 @@ pub(super) fn verb_flags(verb: &Verb) -> Command {
 
 /// A verb, for people to read.
 fn verb_command(verb: &Verb, path: &str) -> Command {
-    let mut command = verb_flags(verb)
+    let aliases = aliases(verb).map(|all| format!("Aliases:\n  {all}\n\n"));
+    let command = verb_flags(verb)
         .override_usage(format!("{path} {}", verb.usage).trim_end().to_owned())
         .about(verb.about)
-        .help_template("Usage:  {usage}\n\n{about}\n\n{before-help}Options:\n{options}");
-    if let Some(aliases) = aliases(verb) {
-        command = command.before_help(format!("Aliases:\n  {aliases}"));
-    }
+        .help_template(format!(
+            "Usage:  {{usage}}\n\n{{about}}\n\n{}Options:\n{{options}}",
+            aliases.unwrap_or_default()
+        ));
     let mut names: Vec<String> = command
         .get_arguments()
         .filter_map(|arg| arg.get_long().map(str::to_owned))
@@ -317,8 +328,13 @@ pub(super) fn conventions(command: Command) -> Command {
     })
 }
 
-fn print_help(mut command: Command) -> Result<Option<Parsed>, Complaint> {
+/// How wide help is where no terminal says it, as Docker's.
+const NO_TERMINAL_COLUMNS: u16 = 80;
+
+fn print_help(command: Command) -> Result<Option<Parsed>, Complaint> {
     use std::io::Write;
+    let columns = terminal::size().map_or(NO_TERMINAL_COLUMNS, |size| size.columns);
+    let mut command = command.term_width(usize::from(columns));
     let text = command.render_help().to_string();
     // A reader that left early has seen what it wanted.
     let _ = std::io::stdout().write_all(text.as_bytes());

@@ -3,7 +3,7 @@
 
 use bulkhead_engine::{Container, Engine, EngineConfig};
 use bulkhead_sandbox::Status;
-use bulkhead_types::Isolation;
+use bulkhead_types::{Capabilities, Isolation, Resource, Signal};
 use clap::{Arg, Args};
 
 use crate::args::{Arity, Cursor, Execute, Line, Suggestion, Verb, globals};
@@ -27,7 +27,9 @@ impl Execute for Complete {
         let line = Line::parse(&self.line);
         let mut text = String::new();
         for (word, help) in candidates(&line) {
-            if word.starts_with(&line.current) {
+            // A name that still wants its value is no news once it is typed, and bash would add a blank to it.
+            let typed = word == line.current && word.ends_with('=');
+            if word.starts_with(&line.current) && !typed {
                 text.push_str(&format!("{word}\t{help}\n"));
             }
         }
@@ -79,9 +81,8 @@ fn values(verb: Option<&Verb>, option: &Arg) -> Vec<Suggestion> {
             plain(&["json", "table", "table {{"])
         }
         ("format", _) => plain(&["json"]),
-        ("signal" | "stop-signal", _) => {
-            plain(&["HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2"])
-        }
+        ("signal" | "stop-signal", _) => plain(&Signal::names().collect::<Vec<_>>()),
+        ("type", Some("inspect")) => plain(&["container", "image"]),
         ("platform", _) => plain(&["linux/amd64", "linux/arm64"]),
         ("filter", Some("ps")) => plain(&[
             "ancestor=",
@@ -92,10 +93,30 @@ fn values(verb: Option<&Verb>, option: &Arg) -> Vec<Suggestion> {
             "name=",
             "since=",
             "status=",
+            "status=created",
+            "status=exited",
+            "status=running",
         ]),
-        ("filter", Some("images")) => {
-            plain(&["before=", "dangling=", "label=", "reference=", "since="])
+        ("cap-add" | "cap-drop", _) => {
+            let mut names = vec!["ALL"];
+            // Docker's documentation writes them so.
+            let bare = |name: &'static str| name.strip_prefix("CAP_").unwrap_or(name);
+            names.extend(Capabilities::ALL.names().map(bare));
+            plain(&names)
         }
+        ("security-opt", _) => plain(&["no-new-privileges", "systempaths=unconfined"]),
+        ("ulimit", _) => Resource::names()
+            .map(|name| (format!("{name}="), String::new()))
+            .collect(),
+        ("filter", Some("images")) => plain(&[
+            "before=",
+            "dangling=",
+            "dangling=false",
+            "dangling=true",
+            "label=",
+            "reference=",
+            "since=",
+        ]),
         ("filter", Some("prune")) => plain(&["label=", "label!=", "until="]),
         _ => Vec::new(),
     }

@@ -10,7 +10,7 @@ use bulkhead_image::Platform;
 use bulkhead_types::{ByteSize, ContainerName, Isolation, Signal};
 use clap::{Args, ValueEnum};
 
-use crate::args::{KeyValue, env_file, label_file, parse_cpus, seconds};
+use crate::args::{KeyValue, env_file, label_file, parse_cpus, seconds, ulimit_text};
 use crate::error::CliError;
 use crate::output::say;
 use crate::progress::{self, Work};
@@ -139,7 +139,7 @@ pub struct CreateFlags {
     #[arg(short, long)]
     pub tty: bool,
     /// Ulimit options
-    #[arg(long, value_name = "ulimit")]
+    #[arg(long, value_name = "ulimit", value_parser = ulimit_text)]
     ulimit: Vec<String>,
     /// Username or UID (format: <name|uid>[:<group|gid>])
     #[arg(short, long, value_name = "string")]

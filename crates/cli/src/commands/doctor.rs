@@ -4,7 +4,7 @@ use bulkhead_engine::{Check, CheckStatus};
 use bulkhead_types::exit_code;
 use clap::Args;
 
-use super::info::print;
+use super::info::ObjectFormat;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
@@ -24,12 +24,15 @@ impl Execute for Doctor {
     const ARITY: Arity = Arity::None;
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
+        let format = ObjectFormat::parse(self.format.as_deref())?;
         let checks = context.engine()?.doctor();
-        print(self.format.as_deref(), &Value::of(&checks)?, || {
-            checks.iter().map(line).collect()
-        })?;
+        format.print(&Value::of(&checks)?, || checks.iter().map(line).collect())?;
         let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
         Ok(if failed { exit_code::FAILURE } else { 0 })
+    }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
     }
 }
 

@@ -35,11 +35,6 @@ impl Execute for History {
     const ARITY: Arity = Arity::Exactly(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let engine = context.engine()?;
-        let image = engine.image(&self.image)?;
-        let entries = engine.store()?.history(&image);
-        let now = Timestamp::now();
-        let rows: Vec<Value> = entries.iter().map(|entry| self.row(entry, now)).collect();
         let headings = [
             ("ID", "IMAGE"),
             (
@@ -56,11 +51,17 @@ impl Execute for History {
             (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
             (_, text) => Format::parse(text),
         };
-        let text = Listing {
+        let layout = Listing {
             headings: &headings,
             table,
         }
-        .render(&format, &rows)?;
+        .layout(format)?;
+        let engine = context.engine()?;
+        let image = engine.image(&self.image)?;
+        let entries = engine.store()?.history(&image);
+        let now = Timestamp::now();
+        let rows: Vec<Value> = entries.iter().map(|entry| self.row(entry, now)).collect();
+        let text = layout.render(&rows)?;
         let mut out = Out::new();
         out.text(&text)
             .and_then(|()| out.flush())

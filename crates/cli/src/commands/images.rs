@@ -57,6 +57,20 @@ impl Execute for Images {
     const ARITY: Arity = Arity::AtMost(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
+        let table = if self.digests {
+            "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+        } else {
+            "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+        };
+        let format = match (self.quiet, self.format.as_deref()) {
+            (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
+            (_, text) => Format::parse(text),
+        };
+        let layout = Listing {
+            headings: HEADINGS,
+            table,
+        }
+        .layout(format)?;
         let engine = context.engine()?;
         let mut wanted = Wanted::parse(engine, &self.filter)?;
         wanted.references.extend(self.repository.iter().cloned());
@@ -80,20 +94,7 @@ impl Execute for Images {
                     .map(|line| row(image, line, now, self.no_trunc, with_digest)),
             );
         }
-        let table = if self.digests {
-            "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
-        } else {
-            "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
-        };
-        let format = match (self.quiet, self.format.as_deref()) {
-            (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
-            (_, text) => Format::parse(text),
-        };
-        let text = Listing {
-            headings: HEADINGS,
-            table,
-        }
-        .render(&format, &rows)?;
+        let text = layout.render(&rows)?;
         let mut out = Out::new();
         out.text(&text)
             .and_then(|()| out.flush())

@@ -25,31 +25,56 @@ impl Execute for Info {
     const ARITY: Arity = Arity::None;
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
+        let format = ObjectFormat::parse(self.format.as_deref())?;
         let info = context.engine()?.info()?;
-        print(self.format.as_deref(), &Value::of(&info)?, || text(&info))?;
+        format.print(&Value::of(&info)?, || text(&info))?;
         for warning in &info.warnings {
             say(format_args!("WARNING: {warning}"));
         }
         Ok(0)
     }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
+    }
 }
 
-/// Prints one object: JSON, through a template, or as the verb's own text.
-pub fn print(
-    format: Option<&str>,
-    value: &Value,
-    text: impl FnOnce() -> String,
-) -> Result<u8, CliError> {
-    let text = match format {
-        None | Some("") => text(),
-        Some("json") => value.to_json() + "\n",
-        Some(source) => Template::parse(source)?.render(value, Functions::Data)? + "\n",
-    };
-    let mut out = Out::new();
-    out.text(&text)
-        .and_then(|()| out.flush())
-        .map_err(CliError::stream(WRITE_OUTPUT))?;
-    Ok(0)
+/// How one object is shown, read before the object is: a wrong template is the first complaint.
+pub enum ObjectFormat {
+    /// The verb's own text.
+    Text,
+    /// JSON.
+    Json,
+    /// A template.
+    Template(Template),
+}
+
+impl ObjectFormat {
+    /// Reads `--format`.
+    ///
+    /// # Errors
+    /// A text that is no template.
+    pub fn parse(text: Option<&str>) -> Result<Self, CliError> {
+        Ok(match text {
+            None | Some("") => Self::Text,
+            Some("json") => Self::Json,
+            Some(source) => Self::Template(Template::parse(source)?),
+        })
+    }
+
+    /// Prints `value`.
+    pub fn print(&self, value: &Value, text: impl FnOnce() -> String) -> Result<u8, CliError> {
+        let text = match self {
+            Self::Text => text(),
+            Self::Json => value.to_json() + "\n",
+            Self::Template(template) => template.render(value, Functions::Data)? + "\n",
+        };
+        let mut out = Out::new();
+        out.text(&text)
+            .and_then(|()| out.flush())
+            .map_err(CliError::stream(WRITE_OUTPUT))?;
+        Ok(0)
+    }
 }
 
 fn text(info: &SystemInfo) -> String {
@@ -65,7 +90,17 @@ fn text(info: &SystemInfo) -> String {
     line("Version", &info.server_version);
     line("State Directory", &info.root);
     line("Image Store", &info.image_store);
-    line("Default Isolation", &info.default_isolation);
+    let default = info
+        .isolations
+        .iter()
+        .find(|platform| platform.isolation.to_string() == info.default_isolation);
+    let default_isolation = match default {
+        Some(platform) if !platform.works() => {
+            format!("{} (does not work)", info.default_isolation)
+        }
+        _ => info.default_isolation.clone(),
+    };
+    line("Default Isolation", &default_isolation);
     line("Default CPUs", &info.default_cpus);
     line("Default Memory", &binary_size(info.default_memory));
     line("Default Disk", &binary_size(info.default_disk));

@@ -75,12 +75,6 @@ impl Execute for Ps {
             size: self.size || self.format.as_deref().is_some_and(|f| f.contains(".Size")),
             filters: Filters::parse(&self.filter).map_err(bulkhead_engine::Error::from)?,
         };
-        let containers = context.engine()?.list(&options)?;
-        let now = Timestamp::now();
-        let rows: Vec<Value> = containers
-            .iter()
-            .map(|c| row(c, now, self.no_trunc))
-            .collect();
         let with_size = format!("{TABLE}\t{{{{.Size}}}}");
         let listing = Listing {
             headings: HEADINGS,
@@ -90,7 +84,14 @@ impl Execute for Ps {
             (true, None | Some("table")) => Format::Template("{{.ID}}".to_owned()),
             (_, text) => Format::parse(text),
         };
-        let text = listing.render(&format, &rows)?;
+        let layout = listing.layout(format)?;
+        let containers = context.engine()?.list(&options)?;
+        let now = Timestamp::now();
+        let rows: Vec<Value> = containers
+            .iter()
+            .map(|c| row(c, now, self.no_trunc))
+            .collect();
+        let text = layout.render(&rows)?;
         let mut out = Out::new();
         out.text(&text)
             .and_then(|()| out.flush())

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::info::print;
+use super::info::ObjectFormat;
 use crate::args::{Arity, Execute};
 use crate::context::Context;
 use crate::error::CliError;
@@ -22,6 +22,7 @@ impl Execute for Version {
     const ARITY: Arity = Arity::None;
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
+        let format = ObjectFormat::parse(self.format.as_deref())?;
         let version = context.engine()?.version();
         let value = Value::of(&version)?;
         // Scripts ask for .Client.Version and .Server.Version: here they are one program.
@@ -29,7 +30,7 @@ impl Execute for Version {
             ("Client".to_owned(), value.clone()),
             ("Server".to_owned(), value),
         ]);
-        print(self.format.as_deref(), &both, || {
+        format.print(&both, || {
             let missing = || "none (see 'bulkhead doctor')".to_owned();
             format!(
                 "Bulkhead:\n Version:       {}\n OS/Arch:       {}/{}\n Host kernel:   {}\n Guest kernel:  {}\n Agent:         {}\n",
@@ -41,5 +42,9 @@ impl Execute for Version {
                 version.agent.clone().unwrap_or_else(missing),
             )
         })
+    }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
     }
 }

@@ -41,40 +41,40 @@ pub struct Listing<'a> {
     pub table: &'a str,
 }
 
+/// A format that was found to fit before there is anything to show.
+pub struct Layout {
+    format: Format,
+    template: Option<Template>,
+    header: Value,
+}
+
 impl Listing<'_> {
-    /// The rows as `format` wants them, with a new line after each.
+    /// Reads `format`'s template, which must name no field that the rows do not have: a template with a typing mistake is
+    /// one with and without rows.
     ///
     /// # Errors
-    /// A template that is wrong or does not fit the rows.
-    pub fn render(&self, format: &Format, rows: &[Value]) -> Result<String, TemplateError> {
-        match format {
-            Format::Json => {
-                let mut out = String::new();
-                for row in rows {
-                    out.push_str(&sorted(row).to_json());
-                    out.push('\n');
-                }
-                Ok(out)
-            }
-            Format::Template(source) => self.lines(&Template::parse(source)?, rows),
+    /// A template that is wrong.
+    pub fn layout(&self, format: Format) -> Result<Layout, TemplateError> {
+        let header = self.header();
+        let template = match &format {
+            Format::Json => None,
+            Format::Template(source) => Some(Template::parse(source)?),
             Format::Table(columns) => {
-                let template = Template::parse(columns.as_deref().unwrap_or(self.table))?;
-                let rows: Vec<Value> = rows.iter().map(Value::cells).collect();
-                let mut text = template.render(&self.header(), Functions::Header)?;
-                text.push('\n');
-                text.push_str(&self.lines(&template, &rows)?);
-                Ok(align(&text))
+                Some(Template::parse(columns.as_deref().unwrap_or(self.table))?)
             }
+        };
+        // What else fails depends on the values, and the headings are none.
+        match template
+            .as_ref()
+            .map(|template| template.render(&header, Functions::Header))
+        {
+            Some(Err(error)) if error.is_unknown_field() => Err(error),
+            _ => Ok(Layout {
+                format,
+                template,
+                header,
+            }),
         }
-    }
-
-    fn lines(&self, template: &Template, rows: &[Value]) -> Result<String, TemplateError> {
-        let mut out = String::new();
-        for row in rows {
-            out.push_str(&template.render(row, Functions::Data)?);
-            out.push('\n');
-        }
-        Ok(out)
     }
 
     fn header(&self) -> Value {
@@ -84,6 +84,31 @@ impl Listing<'_> {
         // `{{.Label "key"}}` is headed by its key.
         members.push(("Label".to_owned(), Value::Lookup(Vec::new())));
         Value::Map(members)
+    }
+}
+
+impl Layout {
+    /// The rows as the format wants them, with a new line after each.
+    ///
+    /// # Errors
+    /// A template that does not fit the rows.
+    pub fn render(&self, rows: &[Value]) -> Result<String, TemplateError> {
+        let Some(template) = &self.template else {
+            let lines = rows.iter().map(|row| sorted(row).to_json() + "\n");
+            return Ok(lines.collect());
+        };
+        let mut text = String::new();
+        let table = matches!(self.format, Format::Table(_));
+        if table {
+            text = template.render(&self.header, Functions::Header)? + "\n";
+        }
+        for row in rows {
+            let cells = table.then(|| row.cells());
+            let row = cells.as_ref().unwrap_or(row);
+            text.push_str(&template.render(row, Functions::Data)?);
+            text.push('\n');
+        }
+        Ok(if table { align(&text) } else { text })
     }
 }
 
@@ -119,9 +144,8 @@ mod tests {
     }
 
     fn show(format: &str) -> String {
-        LISTING
-            .render(&Format::parse(Some(format)), &rows())
-            .unwrap()
+        let layout = LISTING.layout(Format::parse(Some(format))).unwrap();
+        layout.render(&rows()).unwrap()
     }
 
     #[test]
@@ -158,9 +182,8 @@ mod tests {
             ("Names".to_owned(), "\u{1b}]0;x".into()),
         ]);
         let shown = |format| {
-            LISTING
-                .render(&Format::parse(Some(format)), std::slice::from_ref(&row))
-                .unwrap()
+            let layout = LISTING.layout(Format::parse(Some(format))).unwrap();
+            layout.render(std::slice::from_ref(&row)).unwrap()
         };
         assert_eq!(
             shown("table"),
@@ -171,11 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_an_error() {
-        assert!(
-            LISTING
-                .render(&Format::parse(Some("{{.Nope}}")), &rows())
-                .is_err()
-        );
+    fn an_unknown_field_is_an_error_before_there_are_rows() {
+        for wrong in ["{{.Nope}}", "table {{.Nope}}", "{{.ID}}{{"] {
+            let layout = LISTING.layout(Format::parse(Some(wrong)));
+            assert!(layout.is_err(), "{wrong}");
+        }
+        // Right for some rows, wrong for others.
+        let layout = LISTING.layout(Format::parse(Some("{{slice .ID 0 99}}")));
+        assert_eq!(layout.unwrap().render(&[]).unwrap(), "");
     }
 }

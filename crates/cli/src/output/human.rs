@@ -20,44 +20,17 @@ pub fn created_at(time: Timestamp) -> String {
 
 /// Bytes with four significant digits, as `docker ps -s` prints them: `1.234kB`.
 pub fn size(bytes: u64) -> String {
-    units(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+    ByteSize(bytes).decimal()
 }
 
 /// Bytes in powers of 1024 with four significant digits, as `docker info` prints memory: `23.54GiB`.
 pub fn binary_size(bytes: u64) -> String {
-    units(
-        bytes,
-        1024.0,
-        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
-    )
+    ByteSize(bytes).binary()
 }
 
 /// Bytes with three significant digits, as `docker images` prints them: `124MB`.
 pub fn image_size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
-}
-
-fn units(bytes: u64, step: f64, names: &[&str]) -> String {
-    #[allow(clippy::cast_precision_loss)]
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= step && unit + 1 < names.len() {
-        value /= step;
-        unit += 1;
-    }
-    let decimals = match value {
-        v if v >= 1000.0 => 0,
-        v if v >= 100.0 => 1,
-        v if v >= 10.0 => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.decimals$}");
-    let text = if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        &text
-    };
-    format!("{text}{}", names.get(unit).unwrap_or(&""))
 }
 
 /// At most `length` characters, the last of them `…` where something was cut.

@@ -22,6 +22,8 @@ pub enum TemplateError {
         node: String,
         /// What went wrong.
         reason: String,
+        /// Whether it names a field that the data do not have: wrong whatever the data are.
+        unknown_field: bool,
     },
 }
 
@@ -48,7 +50,27 @@ impl TemplateError {
             column,
             node,
             reason: reason.into(),
+            unknown_field: false,
         }
+    }
+
+    /// Whether it names a field that the data do not have.
+    pub fn is_unknown_field(&self) -> bool {
+        matches!(
+            self,
+            Self::Execute {
+                unknown_field: true,
+                ..
+            }
+        )
+    }
+
+    /// The same, as one that is wrong whatever the data are.
+    pub(super) fn of_unknown_field(mut self) -> Self {
+        if let Self::Execute { unknown_field, .. } = &mut self {
+            *unknown_field = true;
+        }
+        self
     }
 }
 

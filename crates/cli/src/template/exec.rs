@@ -40,6 +40,12 @@ impl Exec<'_> {
         Err(TemplateError::execute(self.source, at, node, reason))
     }
 
+    fn unknown_field<T>(&self, at: usize, span: (usize, usize), name: &str) -> Result<T> {
+        let reason = format!("map has no entry for key {name:?}");
+        self.error(at, span, reason)
+            .map_err(TemplateError::of_unknown_field)
+    }
+
     fn list(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow> {
         for node in nodes {
             match node {
@@ -92,14 +98,15 @@ impl Exec<'_> {
                 .zip(items)
                 .map(|(index, item)| (Value::Int(index), item))
                 .collect(),
-            Value::Map(mut members) => {
+            Value::Map(_) | Value::Dict(_) => {
+                let mut members = value.members().unwrap_or_default();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
                 members
                     .into_iter()
-                    .map(|(key, item)| (Value::String(key), item))
+                    .map(|(key, item)| (Value::String(key.clone()), item.clone()))
                     .collect()
             }
-            Value::Null => Vec::new(),
+            Value::Null | Value::NilList => Vec::new(),
             Value::Int(count) => (0..count.clamp(0, 1 << 20))
                 .map(|n| (Value::Int(n), Value::Int(n)))
                 .collect(),
@@ -317,9 +324,12 @@ impl Exec<'_> {
             let found = value.get(name).or_else(|| value.get(alias)).cloned();
             value = match found {
                 Some(found) => found,
+                None if matches!(value, Value::Dict(_) | Value::Missing) => Value::Missing,
                 None => {
                     let reason = match &value {
-                        Value::Map(_) => format!("map has no entry for key {name:?}"),
+                        Value::Map(_) => {
+                            return self.unknown_field(*at, operand.span, name);
+                        }
                         Value::Null => format!("nil data; no entry for key {name:?}"),
                         other => {
                             format!("can't evaluate field {name} in type {}", other.type_name())

@@ -194,7 +194,7 @@ fn join(arguments: &[Value]) -> Result<Value, CallError> {
             let parts: Vec<String> = items.iter().map(ToString::to_string).collect();
             Ok(Value::String(parts.join(separator)))
         }
-        Some(Value::Null) => Ok(Value::String(String::new())),
+        Some(Value::Null | Value::NilList) => Ok(Value::String(String::new())),
         other => {
             let got = other.map_or("nil", Value::type_name);
             Err(CallError::Failed(format!("expected slice, got {got}")))
@@ -207,8 +207,10 @@ fn len(arguments: &[Value]) -> Result<Value, CallError> {
     let length = match arguments.first() {
         Some(Value::String(text)) => text.len(),
         Some(Value::List(items)) => items.len(),
-        Some(Value::Map(members)) => members.len(),
-        Some(Value::Null) => 0,
+        Some(value @ (Value::Map(_) | Value::Dict(_))) => {
+            value.members().map_or(0, |all| all.len())
+        }
+        Some(Value::Null | Value::NilList) => 0,
         other => {
             let got = other.map_or("nil", Value::type_name);
             return Err(CallError::Failed(format!("len of type {got}")));
@@ -234,14 +236,14 @@ fn index(arguments: &[Value]) -> Result<Value, CallError> {
                     .get(position(key, body.len().saturating_sub(1))?);
                 Value::Int((*byte.ok_or_else(|| out_of(key))?).into())
             }
-            (Value::Map(members), Value::String(name)) => {
-                let found = members
-                    .iter()
-                    .find(|(known, _)| known == name)
-                    .map(|(_, value)| value.clone());
+            (Value::NilList, Value::Int(_)) => return Err(out_of(key)),
+            (Value::Map(_) | Value::Dict(_), Value::String(name)) => {
+                let found = value.get(name).cloned();
                 // The zero value of the element's type: "" in a map of strings, such as labels.
-                let strings = members
-                    .iter()
+                let strings = value
+                    .members()
+                    .unwrap_or_default()
+                    .into_iter()
                     .all(|(_, value)| matches!(value, Value::String(_)));
                 found.unwrap_or(if strings {
                     Value::from("")
@@ -250,13 +252,13 @@ fn index(arguments: &[Value]) -> Result<Value, CallError> {
                 })
             }
             (Value::Null, _) => return Err(CallError::Failed("index of untyped nil".to_owned())),
-            (Value::List(_) | Value::String(_), other) => {
+            (Value::List(_) | Value::NilList | Value::String(_), other) => {
                 let got = other.type_name();
                 return Err(CallError::Failed(format!(
                     "cannot index slice/array with type {got}"
                 )));
             }
-            (Value::Map(_), other) => {
+            (Value::Map(_) | Value::Dict(_), other) => {
                 let got = other.type_name();
                 return Err(CallError::Failed(format!(
                     "value has type {got}; should be string"
@@ -303,6 +305,7 @@ fn slice(arguments: &[Value]) -> Result<Value, CallError> {
     }
     let length = match value {
         Value::List(items) => items.len(),
+        Value::NilList => 0,
         Value::String(body) => body.len(),
         other => {
             return Err(CallError::Failed(format!(
@@ -322,6 +325,7 @@ fn slice(arguments: &[Value]) -> Result<Value, CallError> {
     }
     Ok(match value {
         Value::List(items) => Value::List(items.get(from..to).unwrap_or_default().to_vec()),
+        Value::NilList => Value::NilList,
         other => {
             let body = other.to_string();
             let bytes = body.as_bytes().get(from..to).unwrap_or_default();
@@ -341,7 +345,7 @@ fn equal_any(arguments: &[Value]) -> Result<bool, CallError> {
     }
     for other in others {
         let equal = match (first, other) {
-            (Value::List(_) | Value::Map(_), Value::List(_) | Value::Map(_)) => {
+            (first, other) if is_collection(first) && is_collection(other) => {
                 return Err(CallError::Failed("non-comparable types".to_owned()));
             }
             (Value::Null, _) | (_, Value::Null) => first == other,
@@ -357,6 +361,13 @@ fn equal_any(arguments: &[Value]) -> Result<bool, CallError> {
         }
     }
     Ok(false)
+}
+
+fn is_collection(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::List(_) | Value::NilList | Value::Map(_) | Value::Dict(_)
+    )
 }
 
 fn compare(arguments: &[Value]) -> Result<Ordering, CallError> {

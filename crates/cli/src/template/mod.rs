@@ -2,7 +2,8 @@
 //!
 //! Scripts written for `docker ps --format …` and `docker inspect -f …` must print the same here, so the
 //! semantics (printing of values, truth, comparison, error texts) are Go's, checked against the real
-//! client. Data are JSON values, not reflected structs: a field that is missing is an error.
+//! client. Data are JSON values, not reflected structs: a field that is missing is an error, unless a [`Record`] says
+//! that Docker's struct has it.
 //! Absent: `define`/`template`/`block`, complex numbers and method calls.
 //!
 //! `lex` cuts text into tokens, `parse` makes a tree, `exec` walks it over a [`Value`].
@@ -13,11 +14,13 @@ mod functions;
 mod lex;
 mod parse;
 mod printf;
+mod record;
 mod value;
 
 pub use error::TemplateError;
 pub use functions::Functions;
 pub use printf::quote;
+pub use record::Record;
 pub use value::Value;
 
 /// A parsed template.

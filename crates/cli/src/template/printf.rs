@@ -123,8 +123,9 @@ fn format_value(value: &Value, verb: char, spec: &Spec) -> String {
                 .collect();
             format!("[{}]", parts.join(" "))
         }
-        (Value::Map(members), 's' | 'q' | 'v') => {
-            let mut sorted: Vec<_> = members.iter().collect();
+        (Value::NilList, _) => format_value(&Value::List(Vec::new()), verb, spec),
+        (Value::Map(_) | Value::Dict(_), 's' | 'q' | 'v') => {
+            let mut sorted = value.members().unwrap_or_default();
             sorted.sort_by(|a, b| a.0.cmp(&b.0));
             let one = |text: &str| format_value(&Value::from(text), verb, spec);
             let parts: Vec<String> = sorted
@@ -137,7 +138,7 @@ fn format_value(value: &Value, verb: char, spec: &Spec) -> String {
         (Value::Bool(flag), 't' | 'v') => pad(flag.to_string(), spec, false),
         (Value::Int(number), _) => format_int(*number, verb, spec),
         (Value::Float(number), _) => format_float(*number, verb, spec),
-        (Value::Null, 'v') => pad("<nil>".to_owned(), spec, false),
+        (Value::Null | Value::Missing, 'v') => pad("<nil>".to_owned(), spec, false),
         _ => bad_verb(value, verb),
     }
 }

@@ -23,8 +23,16 @@ pub enum Value {
     List(Vec<Value>),
     /// An object.
     Map(Vec<(String, Value)>),
+    /// A Go map, where [`Value::Map`] is a Go struct: a key that it does not have is no error. `None` is the nil map.
+    Dict(Option<Vec<(String, Value)>>),
+    /// A slice that is nil: `[]` in text, `null` in JSON.
+    NilList,
+    /// What a map has for a key that it does not have.
+    Missing,
     /// A method of one argument that looks a key up, as `{{.Label "key"}}`; not part of the JSON form.
     Lookup(Vec<(String, String)>),
+    /// A member that a template can name and that the JSON form leaves out, as Go's `omitempty` does.
+    Omitted(Box<Value>),
 }
 
 impl Value {
@@ -39,11 +47,27 @@ impl Value {
 
     /// The member `name` of an object.
     pub fn get(&self, name: &str) -> Option<&Self> {
+        let members = match self {
+            Self::Map(members) | Self::Dict(Some(members)) => members,
+            _ => return None,
+        };
+        let (_, value) = members.iter().find(|(key, _)| key == name)?;
+        Some(match value {
+            Self::Omitted(value) => value,
+            value => value,
+        })
+    }
+
+    /// The members that the JSON form has; `None` for what has no members.
+    pub fn members(&self) -> Option<Vec<&(String, Value)>> {
         match self {
-            Self::Map(members) => members
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value),
+            Self::Map(members) | Self::Dict(Some(members)) => {
+                let visible = members
+                    .iter()
+                    .filter(|(_, value)| !matches!(value, Self::Omitted(_) | Self::Lookup(_)));
+                Some(visible.collect())
+            }
+            Self::Dict(None) => Some(Vec::new()),
             _ => None,
         }
     }
@@ -69,28 +93,30 @@ impl Value {
     /// Go's truth: not zero, not empty, not nil.
     pub fn truth(&self) -> bool {
         match self {
-            Self::Null => false,
+            Self::Null | Self::NilList | Self::Missing => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
             Self::String(value) => !value.is_empty(),
             Self::List(value) => !value.is_empty(),
-            Self::Map(value) => !value.is_empty(),
+            Self::Map(_) | Self::Dict(_) => self.members().is_some_and(|all| !all.is_empty()),
             Self::Lookup(_) => true,
+            Self::Omitted(value) => value.truth(),
         }
     }
 
     /// Go's name of the type, for messages and `%T`.
     pub fn type_name(&self) -> &'static str {
         match self {
-            Self::Null => "nil",
+            Self::Null | Self::Missing => "nil",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
             Self::Float(_) => "float64",
             Self::String(_) => "string",
-            Self::List(_) => "[]interface {}",
-            Self::Map(_) => "map[string]interface {}",
+            Self::List(_) | Self::NilList => "[]interface {}",
+            Self::Map(_) | Self::Dict(_) => "map[string]interface {}",
             Self::Lookup(_) => "func(string) string",
+            Self::Omitted(value) => value.type_name(),
         }
     }
 
@@ -135,8 +161,11 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
-            Self::Map(members) => {
-                let mut sorted: Vec<_> = members.iter().collect();
+            Self::NilList => f.write_str("[]"),
+            Self::Missing => f.write_str("<no value>"),
+            Self::Omitted(value) => value.fmt(f),
+            Self::Map(_) | Self::Dict(_) => {
+                let mut sorted = self.members().unwrap_or_default();
                 sorted.sort_by(|a, b| a.0.cmp(&b.0));
                 f.write_str("map[")?;
                 for (index, (key, value)) in sorted.into_iter().enumerate() {
@@ -152,7 +181,10 @@ impl fmt::Display for Value {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Null | Self::Lookup(_) => serializer.serialize_unit(),
+            Self::Null | Self::NilList | Self::Missing | Self::Dict(None) | Self::Lookup(_) => {
+                serializer.serialize_unit()
+            }
+            Self::Omitted(value) => value.serialize(serializer),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Int(value) => match (i64::try_from(*value), u64::try_from(*value)) {
                 (Ok(value), _) => serializer.serialize_i64(value),
@@ -162,12 +194,10 @@ impl Serialize for Value {
             Self::Float(value) => serializer.serialize_f64(*value),
             Self::String(value) => serializer.serialize_str(value),
             Self::List(items) => serializer.collect_seq(items),
-            Self::Map(members) => {
+            Self::Map(_) | Self::Dict(Some(_)) => {
                 let mut map = serializer.serialize_map(None)?;
-                for (key, value) in members {
-                    if !matches!(value, Self::Lookup(_)) {
-                        map.serialize_entry(key, value)?;
-                    }
+                for (key, value) in self.members().unwrap_or_default() {
+                    map.serialize_entry(key, value)?;
                 }
                 map.end()
             }

@@ -1,7 +1,9 @@
 //! `inspect`, `container inspect`, `image inspect`: everything that is known, as JSON.
 
+mod docker;
+
 use bulkhead_engine::{Engine, ErrorKind};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::args::{Arity, Execute};
 use crate::context::Context;
@@ -10,7 +12,7 @@ use crate::output::Out;
 use crate::template::{Functions, Template, Value};
 
 /// What to look for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Container,
     Image,
@@ -22,13 +24,8 @@ pub struct Inspect {
     #[command(flatten)]
     flags: Flags,
     /// Only inspect objects of the given type ("container", "image")
-    #[arg(
-        long = "type",
-        value_name = "string",
-        value_enum,
-        hide_possible_values = true
-    )]
-    kind: Option<Kind>,
+    #[arg(long = "type", value_name = "string")]
+    kind: Option<String>,
 }
 
 /// Arguments of all three.
@@ -61,7 +58,13 @@ impl Execute for Inspect {
     const ARITY: Arity = Arity::AtLeast(1);
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
-        let kind = self.kind;
+        // A wrong word is no wrong flag here: 1, as with Docker.
+        let kind = match self.kind.as_deref() {
+            None | Some("") => None,
+            Some("container") => Some(Kind::Container),
+            Some("image") => Some(Kind::Image),
+            Some(other) => return Err(CliError::UnknownType(other.to_owned())),
+        };
         self.flags.print(context, |engine, name| match kind {
             Some(Kind::Container) => container(engine, name),
             Some(Kind::Image) => image(engine, name),
@@ -76,6 +79,10 @@ impl Execute for Inspect {
             },
         })
     }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
+    }
 }
 
 impl Execute for ContainerInspect {
@@ -85,6 +92,10 @@ impl Execute for ContainerInspect {
 
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         self.flags.print(context, container)
+    }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
     }
 }
 
@@ -96,14 +107,20 @@ impl Execute for ImageInspect {
     fn execute(self, context: &Context) -> Result<u8, CliError> {
         self.flags.print(context, image)
     }
+
+    fn failure_code(error: &CliError) -> u8 {
+        error.object_exit_code()
+    }
 }
 
 fn container(engine: &Engine, name: &str) -> Result<Value, CliError> {
-    Ok(Value::of(&engine.inspect(&engine.container(name)?)?)?)
+    let shown = Value::of(&engine.inspect(&engine.container(name)?)?)?;
+    Ok(docker::CONTAINER.complete(shown))
 }
 
 fn image(engine: &Engine, name: &str) -> Result<Value, CliError> {
-    Ok(Value::of(&engine.inspect_image(&engine.image(name)?)?)?)
+    let shown = Value::of(&engine.inspect_image(&engine.image(name)?)?)?;
+    Ok(docker::IMAGE.complete(shown))
 }
 
 fn is_missing(error: &CliError) -> bool {
