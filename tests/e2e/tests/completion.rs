@@ -23,6 +23,7 @@ each_user! {
         assert_eq!(ask("bulkhead run --isolation "), "kvm\nuser-mode\n");
         assert_eq!(ask("bulkhead --root /nonexistent rm "), "\n");
         assert_eq!(ask("bulkhead images --di"), "--digests\n");
+        assert_eq!(ask("bulkhead ps --filter status="), "created\nexited\nrunning\n");
     }
 
     fish_completes_containers_images_and_values(b) {
