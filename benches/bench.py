@@ -231,6 +231,37 @@ def memory(bench):
     table("Memory of one idle `sleep` container", ["engine", "PSS MiB", "processes"], rows)
 
 
+def touch(bench):
+    """600 MiB written twice, page by page, in order and at random: what a page costs that was not there before."""
+    size, rounds = 600, 5
+    folder = bench.work / "touching"
+    folder.mkdir()
+    source = pathlib.Path(__file__).parent.parent / "tests/e2e/guest/touch.c"
+    subprocess.run(["gcc", "-O1", "-static", "-o", folder / "touch", source], check=True)
+    tar = subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE)
+    bench.bulkhead("import", "-", "touching", stdin=tar.stdout)
+    tar.wait()
+    guest = [BULKHEAD, "run", "--rm", "--memory", "800m", "touching", "/touch"]
+    times = {}
+    for number in range(rounds):
+        progress(f"touch: round {number + 1} of {rounds}")
+        for sharing in ("private", "shared"):
+            for order in ("order", "random"):
+                for engine, command in (("guest", guest), ("host", [str(folder / "touch")])):
+                    begin = time.monotonic()
+                    subprocess.run([*command, str(size), sharing, order, "1"], env=bench.env, check=True,
+                                   stdout=subprocess.DEVNULL)
+                    times.setdefault((sharing, order), {}).setdefault(engine, []).append(time.monotonic() - begin)
+    pages = size * MIB / 4096
+    rows = []
+    for (sharing, order), spent in times.items():
+        a, b = (statistics.median(spent[engine]) for engine in ("guest", "host"))
+        name = f"{sharing} memory, {'in order' if order == 'order' else 'at random'}"
+        rows.append((name, f"{a:.2f}", f"{a / pages * 1e6:.1f}", f"{b:.2f}", f"{a / b:.1f}"))
+    table(f"Touching {size} MiB twice, page by page (start included)",
+          ["memory", "guest s", "µs a page", "host s", "guest / host"], rows)
+
+
 def disk_image(bench):
     """A Debian with fio and a file to read, made once."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -336,7 +367,7 @@ def pull(bench):
         registry.wait()
 
 
-SECTIONS = {"start": start, "stream": stream, "memory": memory, "disk": disk, "pull": pull}
+SECTIONS = {"start": start, "stream": stream, "memory": memory, "touch": touch, "disk": disk, "pull": pull}
 
 
 def main():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Side-by-side measurements; prints Markdown tables. Root is needed for the peers, not for Bulkhead.
-# usage: benches/run.sh [start] [stream] [memory] [disk] [pull]      (default: all)
+# usage: benches/run.sh [start] [stream] [memory] [touch] [disk] [pull]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
