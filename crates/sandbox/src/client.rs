@@ -20,11 +20,11 @@ use jiff::Timestamp;
 
 use crate::failure::StartFailure;
 use crate::frame::{self, FrameError, readable};
-use crate::lock::LockWatch;
+use crate::lock::{LockWatch, RunLock};
 use crate::message::{
     AttachOptions, Call, ControlError, Exit, Further, Pong, Reply, Request, Stdio,
 };
-use crate::state::{State, StateError, read_state};
+use crate::state::{State, StateError, Status, read_state};
 use crate::timings::Timings;
 
 /// Name of the control socket in a container's directory.
@@ -247,7 +247,7 @@ impl Client {
         // Between two looks: the answer may be long in coming, but the sandbox has to be there.
         let ended = self.until_end(&watch, request, |client| client.ping().map(drop));
         match ended {
-            Ok(exit) => Ok(exit),
+            Ok(exit) => self.recorded(&watch, exit),
             Err(ClientError::NotRunning) => Err(ClientError::NotRunning),
             Err(error) => {
                 // What talks nonsense does not react either.
@@ -268,6 +268,54 @@ impl Client {
         }
     }
 
+    /// Makes sure that an end which the sandbox told is on record. A monitor that is suspended records nothing: it is killed,
+    /// and its last words are left in its stead.
+    fn recorded(&self, watch: &LockWatch, exit: Exit) -> Result<Exit, ClientError> {
+        if !watch.held().map_err(ClientError::Lock)? {
+            return Ok(exit);
+        }
+        let state = match self.state() {
+            // Removed (`--rm`), or written down: who is still there takes its last steps.
+            Err(StateError::Missing(_)) => return Ok(exit),
+            Ok(state) if state.status == Status::Exited => return Ok(exit),
+            other => other?,
+        };
+        if !is_suspended(state.monitor_pid) {
+            return Err(ClientError::Lingering);
+        }
+        // One that is gone meanwhile is what was wanted.
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(state.monitor_pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        let gone = watch.wait_free(Some(GONE_WITHIN));
+        if !gone.map_err(ClientError::Lock)? {
+            return Err(ClientError::Lingering);
+        }
+        // Where they cannot be left (somebody starts it again) the run counts as killed.
+        if let (Ok(lock), Ok(words)) = (RunLock::take(&self.path), serde_json::to_vec(&exit)) {
+            let _ = lock.leave(&words);
+        }
+        Ok(exit)
+    }
+
+    /// Waits until nobody holds the lock; not for a monitor that is suspended, which would not let go.
+    fn wait_gone(&self, watch: &LockWatch) -> Result<bool, ClientError> {
+        for _ in 0..GONE_WITHIN.as_secs() {
+            let free = watch.wait_free(Some(Duration::from_secs(1)));
+            if free.map_err(ClientError::Lock)? {
+                return Ok(true);
+            }
+            if self
+                .state()
+                .is_ok_and(|state| is_suspended(state.monitor_pid))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
     /// Kills the processes that the state file names, the jailed half first: then the monitor can still record the end.
     fn kill_sandbox(&self, watch: &LockWatch) -> Result<Exit, ClientError> {
         let state = self.state()?;
@@ -276,8 +324,7 @@ impl Client {
                 let pid = nix::unistd::Pid::from_raw(pid);
                 // One that is gone meanwhile is what was wanted.
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                let gone = watch.wait_free(Some(GONE_WITHIN));
-                if gone.map_err(ClientError::Lock)? {
+                if self.wait_gone(watch)? {
                     return last_words(watch, &self.path);
                 }
             }
@@ -333,10 +380,7 @@ impl Client {
                 Err(e) => return Err(e),
             }
         };
-        if !watch
-            .wait_free(Some(GONE_WITHIN))
-            .map_err(ClientError::Lock)?
-        {
+        if !self.wait_gone(watch)? {
             return answered.ok_or(ClientError::Lingering);
         }
         if let Some(exit) = answered {
@@ -417,6 +461,14 @@ fn silence(within: Duration) -> impl Fn(FrameError) -> ClientError {
 /// Whether a process is one of Bulkhead's: a number out of a file may be somebody else's by now.
 fn is_ours(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"bulkhead"))
+}
+
+/// Whether a process of ours stands still, stopped by a signal or a debugger.
+fn is_suspended(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    let stopped = state.is_some_and(|state| state.trim_start().starts_with(['T', 't']));
+    stopped && is_ours(pid)
 }
 
 /// How the run that `watch` saw end has ended: by its own last words, else by its state file, else it was killed.
@@ -640,7 +692,6 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::lock::RunLock;
 
     /// It counted as a sandbox that had ended and did not go.
     #[test]

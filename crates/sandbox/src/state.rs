@@ -210,7 +210,8 @@ impl StateError {
 
 /// The state of the container in `dir`, corrected by what the lock says. A container without a state
 /// file was created and never ran. A state file that cannot be parsed (the host lost power while it
-/// was written) counts as a run that died.
+/// was written, or somebody wrote into it) counts as a run that died; while somebody holds the lock the container runs
+/// all the same, and nothing else is known.
 ///
 /// # Errors
 /// When the directory is missing or a file in it cannot be read.
@@ -224,7 +225,13 @@ pub fn read_state(dir: &Path) -> Result<State, StateError> {
         source,
     })?;
     if running {
-        return Ok(first.into_state());
+        return Ok(match first {
+            Recorded::Garbage => State {
+                status: Status::Running,
+                ..State::created()
+            },
+            known => known.into_state(),
+        });
     }
     // The monitor records the end before it lets go of the lock: read after the lock was seen free.
     let last = read_file(dir)?;
@@ -313,7 +320,7 @@ enum Recorded {
 }
 
 impl Recorded {
-    /// Whether it is to be compared with the lock.
+    /// Whether it is of a run that has not ended, unless nobody holds the lock.
     fn claims_running(&self) -> bool {
         match self {
             Self::State(state) => state.status == Status::Running,
@@ -411,6 +418,22 @@ mod tests {
     use super::*;
     use crate::lock::RunLock;
     use crate::warning::{DiskFault, WarnedDisk};
+
+    /// It counted as created: not in `ps`, and refused by `rm`.
+    #[test]
+    fn a_run_whose_record_is_garbage_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(dir.path()).unwrap();
+        let path = dir.path().join(STATE_FILE);
+        for garbage in ["garbage", ""] {
+            fs::write(&path, garbage).unwrap();
+            let state = read_state(dir.path()).unwrap();
+            assert_eq!(state.status, Status::Running, "{garbage:?}");
+            assert_eq!((state.pid, state.started_at), (0, None));
+        }
+        drop(lock);
+        assert_eq!(read_state(dir.path()).unwrap().status, Status::Exited);
+    }
 
     fn running() -> State {
         State {

@@ -77,6 +77,39 @@ each_user! {
         }
     }
 
+    a_monitor_that_is_suspended_leaves_a_true_record(b) {
+        for how in ["stop", "kill", "rm -f"] {
+            b.run(&["run", "-d", "--name", "still", "busybox", "sleep", "1000"]).ok();
+            suspend(i32::try_from(b.inspect("still")["Bulkhead"]["MonitorPid"].as_i64().unwrap()).unwrap());
+            end(b, "still", how);
+            b.expect_nothing_left();
+        }
+        b.run(&["run", "-d", "--name", "polite", "busybox", "sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"]).ok();
+        b.wait_for_log("polite", "up");
+        suspend(i32::try_from(b.inspect("polite")["Bulkhead"]["MonitorPid"].as_i64().unwrap()).unwrap());
+        b.run(&["stop", "polite"]).ok();
+        let state = b.inspect("polite")["State"].clone();
+        assert_eq!((&state["Status"], &state["ExitCode"]), (&"exited".into(), &7.into()), "{state}");
+        b.run(&["rm", "polite"]).ok();
+    }
+
+    a_running_container_with_a_damaged_record_runs(b) {
+        b.run(&["run", "-d", "--name", "odd", "busybox", "sleep", "1000"]).ok();
+        let record = b.run(&["inspect", "-f", "{{.Bulkhead.Directory}}", "odd"]).ok().text() + "/state.json";
+        for damage in ["garbage", ""] {
+            std::fs::write(&record, damage).unwrap();
+            assert_eq!(b.run(&["ps", "--format", "{{.Names}} {{.Status}}"]).ok().text(), "odd Up");
+            let state = b.inspect("odd")["State"].clone();
+            assert_eq!((&state["Status"], &state["Running"]), (&"running".into(), &true.into()), "{state}");
+            b.run(&["exec", "odd", "true"]).ok();
+            b.run(&["rm", "odd"]).expect_code(1).says("running");
+        }
+        b.run(&["stop", "-t", "0", "odd"]).ok();
+        assert_eq!(b.inspect("odd")["State"]["ExitCode"], 137);
+        b.run(&["rm", "odd"]).ok();
+        b.expect_nothing_left();
+    }
+
     a_client_that_does_not_read_keeps_nobody_from_the_end(b) {
         for how in ["stop", "wait", "rm -f"] {
             let mut client = b

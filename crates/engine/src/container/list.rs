@@ -165,12 +165,11 @@ pub fn status_text(state: &State, now: Timestamp) -> String {
     let since = |at: Option<Timestamp>| at.map(|at| human_duration(now.duration_since(at)));
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => {
-            format!(
-                "Up {}",
-                since(state.started_at).unwrap_or_else(|| "Less than a second".to_owned())
-            )
-        }
+        Status::Running => match since(state.started_at) {
+            Some(ago) => format!("Up {ago}"),
+            // Its record is damaged, and only the lock says that it runs.
+            None => "Up".to_owned(),
+        },
         Status::Exited => {
             let code = state.exit.map_or(0, |exit| exit.code);
             match since(state.finished_at) {
