@@ -242,6 +242,13 @@ each_user! {
         b.expect_nothing_left();
     }
 
+    a_working_directory_that_is_a_file_is_refused_when_the_container_is_created(b) {
+        import(b, "odd:1", "WORKDIR /etc/passwd/below", &[("link", Entry::Link("/etc/passwd".into()))]);
+        b.run(&["create", "odd:1"]).expect_code(1).says("cannot mkdir: /etc/passwd/below is not a directory");
+        b.run(&["create", "-w", "/link", "odd:1"]).expect_code(1).says("cannot mkdir: /link is not a directory");
+        b.run(&["create", "-w", "/etc/new", "odd:1", "true"]).ok();
+    }
+
     a_missing_working_directory_is_made_with_the_container_only(b) {
         let read_only = ["run", "--rm", "--read-only", "-w", "/made/for/it", "busybox", "sh", "-c", "pwd; ! touch x"];
         assert_eq!(b.run(&read_only).ok().text(), "/made/for/it");

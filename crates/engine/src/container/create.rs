@@ -11,7 +11,7 @@ use bulkhead_types::{ByteSize, ContainerId, ContainerName, Digest, chain};
 use jiff::Timestamp;
 use oci_spec::image::Config as ImageConfig;
 
-use super::merge::{HostOptions, merge};
+use super::merge::{HostOptions, merge, workdir};
 use super::remove::discard;
 use super::{Container, ContainerError, CreateOptions, OptionError, Record, limits, mounts};
 use crate::Engine;
@@ -46,11 +46,7 @@ impl Engine {
         let (image, warning) = self.image_for(&options.image, options.platform.as_ref())?;
         let disk = self.store()?.disk(&image)?;
         let config = image.config.config().clone().unwrap_or_default();
-        self.check_volumes(
-            options,
-            &image,
-            config.volumes().as_deref().unwrap_or_default(),
-        )?;
+        self.check_directories(options, &image, &config)?;
         let mut container = self.create_from(
             options,
             &CreateImage {
@@ -64,28 +60,35 @@ impl Engine {
         Ok(container)
     }
 
-    /// Refuses an image that declares a volume where it has a file.
-    fn check_volumes(
+    /// Refuses a volume, and a working directory, where the image has a file.
+    fn check_directories(
         &self,
         options: &CreateOptions,
         image: &Image,
-        volumes: &[String],
+        config: &ImageConfig,
     ) -> Result<(), Error> {
-        if volumes.is_empty() {
+        let tmpfs = mounts::tmpfs(&options.tmpfs).map_err(ContainerError::from)?;
+        let volumes = config.volumes().as_deref().unwrap_or_default();
+        let mut paths =
+            mounts::volume_targets(volumes, &tmpfs, usize::MAX).map_err(ContainerError::from)?;
+        let volumes = paths.len();
+        let workdir = workdir(options, config).map_err(ContainerError::from)?;
+        // Most images name none or the root, and to look costs reading the list of the image's files.
+        if !matches!(workdir.as_str(), "" | "/") {
+            paths.push(workdir);
+        }
+        if paths.is_empty() {
             return Ok(());
         }
-        let tmpfs = mounts::tmpfs(&options.tmpfs).map_err(ContainerError::from)?;
-        let targets =
-            mounts::volume_targets(volumes, &tmpfs, usize::MAX).map_err(ContainerError::from)?;
-        let found = self.store()?.look(image, &targets)?;
-        match targets
-            .into_iter()
-            .zip(found)
-            .find(|(_, found)| *found == Found::Other)
-        {
-            Some((path, _)) => {
-                Err(ContainerError::from(OptionError::VolumeOnFile(path.into())).into())
-            }
+        let found = self.store()?.look(image, &paths)?;
+        let mut refused = paths.into_iter().zip(found).enumerate();
+        match refused.find(|(_, (_, found))| *found == Found::Other) {
+            Some((index, (path, _))) => Err(ContainerError::from(if index < volumes {
+                OptionError::VolumeOnFile(path.into())
+            } else {
+                OptionError::WorkdirOnFile(path.into())
+            })
+            .into()),
             None => Ok(()),
         }
     }

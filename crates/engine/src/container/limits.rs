@@ -10,8 +10,10 @@ use crate::guest::Guest;
 pub const MIN_MEMORY: ByteSize = ByteSize(6 << 20);
 /// Smallest `--disk`: ext4 with a journal of useful size, and room for something.
 pub const MIN_DISK: ByteSize = ByteSize(32 << 20);
-/// Largest `--disk`: ext4 with 4 KiB blocks and 32-bit block numbers ends here.
+/// Largest `--disk`. What is more than [`MOST_BLOCKS`] of it is left out, a block of 4 KiB at most.
 pub const MAX_DISK: ByteSize = ByteSize(16 << 40);
+/// ext4 without 64-bit block numbers has no more blocks, and where the host has ext4 a file is no longer either.
+const MOST_BLOCKS: u64 = u32::MAX as u64;
 
 /// Guest memory is rounded up to this, a large page: the rest of one could only be mapped in small ones, and at the end of
 /// memory lies the initramfs, whose pages would then come one fault at a time.
@@ -114,7 +116,7 @@ pub(crate) fn disk_size(wanted: Option<ByteSize>, default: ByteSize) -> Result<u
     if size < MIN_DISK || size > MAX_DISK {
         return Err(OptionError::DiskSize(size.0));
     }
-    Ok(size.0 / 4096 * 4096)
+    Ok((size.0 / 4096).min(MOST_BLOCKS) * 4096)
 }
 
 /// Checks `--cpus`, in thousandths of a millionth of a CPU, as Docker's API counts (`NanoCpus`).
@@ -217,6 +219,11 @@ mod tests {
         assert_eq!(
             disk_size(Some(ByteSize((64 << 20) + 1)), ByteSize(0)).unwrap(),
             64 << 20
+        );
+        assert_eq!(
+            disk_size(Some(MAX_DISK), ByteSize(0)).unwrap(),
+            (16 << 40) - 4096,
+            "the largest file of ext4"
         );
         assert!(disk_size(Some(ByteSize(1 << 20)), ByteSize(0)).is_err());
         assert!(disk_size(Some(ByteSize(1 << 50)), ByteSize(0)).is_err());

@@ -181,6 +181,9 @@ pub enum OptionError {
     /// The image has a file where it declares a volume.
     #[error("cannot mount volume over existing file, file exists {0}")]
     VolumeOnFile(GuestText),
+    /// The image has a file where the working directory is to be, or on the way there.
+    #[error("cannot mkdir: {0} is not a directory")]
+    WorkdirOnFile(GuestText),
     /// The image's own configuration names a signal that does not exist.
     #[error("invalid stop signal '{0}' in the image's configuration")]
     StopSignal(GuestText),

@@ -34,6 +34,16 @@ pub enum DiskError {
         /// The last line it wrote.
         output: String,
     },
+    /// The host's file system has no files of this length.
+    #[error("cannot make a disk of {size} bytes: a file in {} has at most {most}", path.display())]
+    TooLarge {
+        /// Of the disk.
+        size: u64,
+        /// In bytes.
+        most: u64,
+        /// A directory of that file system.
+        path: PathBuf,
+    },
     /// Copying the template failed.
     #[error("cannot make disk {}", path.display())]
     Copy {
@@ -54,6 +64,7 @@ impl DiskError {
             Self::NoMke2fs => ErrorKind::Unavailable,
             Self::Execute { source, .. } | Self::Copy { source, .. } => io_kind(source),
             Self::Mke2fs { .. } => ErrorKind::Internal,
+            Self::TooLarge { .. } => ErrorKind::InvalidInput,
             Self::File(error) => error.kind(),
         }
     }
@@ -61,6 +72,9 @@ impl DiskError {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoMke2fs => Some("install it: apt-get install e2fsprogs".to_owned()),
+            Self::TooLarge { most, .. } => {
+                Some(format!("give a smaller --disk, such as {}m", most >> 20))
+            }
             _ if self.kind() == ErrorKind::NoSpace => {
                 Some("free space on the file system of the state directory".to_owned())
             }

@@ -54,7 +54,17 @@ fn make(path: &Path, size: u64) -> Result<(), DiskError> {
         .mode(0o600)
         .open(path)
         .map_err(FileError::at("create", path))?;
-    file.set_len(size).map_err(FileError::at("resize", path))?;
+    file.set_len(size).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::FileTooLarge {
+            DiskError::TooLarge {
+                size,
+                most: longest(|length| file.set_len(length).is_ok(), size),
+                path: path.parent().unwrap_or(path).to_owned(),
+            }
+        } else {
+            FileError::at("resize", path)(source).into()
+        }
+    })?;
     // 16 MiB of journal is enough for a container; a small disk gets what mke2fs finds right.
     let journal = if size >= 256 << 20 {
         "size=16"
@@ -102,6 +112,21 @@ fn make(path: &Path, size: u64) -> Result<(), DiskError> {
     Ok(())
 }
 
+/// The most bytes, in whole 4 KiB blocks, that a file can be made long; `fits` says whether it can be made so long, and
+/// `too_long` cannot be reached.
+fn longest(fits: impl Fn(u64) -> bool, too_long: u64) -> u64 {
+    let (mut most, mut beyond) = (0, too_long / 4096);
+    while beyond - most > 1 {
+        let middle = most + (beyond - most) / 2;
+        if fits(middle * 4096) {
+            most = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    most * 4096
+}
+
 /// A fresh volume must look empty, as in Docker. Without debugfs it does not, and nothing else is wrong.
 fn remove_lost_and_found(path: &Path) {
     let Some(debugfs) = find_tool("debugfs") else {
@@ -133,6 +158,14 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn the_bound_of_a_file_system_is_found() {
+        for bound in [0, 4096, (2 << 30) - 4096, (16 << 40) - 8192] {
+            let found = longest(|length| length <= bound, (16 << 40) - 4096);
+            assert_eq!(found, bound);
+        }
+    }
 
     #[test]
     fn a_template_is_sparse_clean_and_made_once() {

@@ -187,7 +187,7 @@ fn hostname(wanted: Option<&str>, id: &ContainerId) -> Result<String, OptionErro
     }
 }
 
-fn workdir(options: &CreateOptions, image: &ImageConfig) -> Result<String, OptionError> {
+pub(super) fn workdir(options: &CreateOptions, image: &ImageConfig) -> Result<String, OptionError> {
     let chosen = options
         .workdir
         .as_ref()
