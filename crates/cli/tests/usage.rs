@@ -225,6 +225,16 @@ fn values_that_do_not_fit_name_the_flag() {
         "invalid argument \"foo=1\" for \"--ulimit\" flag: invalid ulimit type: foo\n\nUsage:  bulkhead run",
     );
     complains(
+        &["run", "--attach", "", "x"],
+        125,
+        "invalid argument \"\" for \"-a, --attach\" flag: must be one of ",
+    );
+    complains(
+        &["run", "--memory", "", "x"],
+        125,
+        "invalid argument \"\" for \"-m, --memory\" flag: invalid size",
+    );
+    complains(
         &["stop", "-t", "abc", "x"],
         125,
         "invalid argument \"abc\" for \"-t, --timeout\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax\n",

@@ -8,6 +8,7 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::absent;
+use super::tree::needs_next_word;
 use super::verb::{Arity, Verb};
 
 /// What is wrong with a command line, ready to be printed.
@@ -72,7 +73,7 @@ impl Complaint {
         complaint
     }
 
-    /// Translates clap's error.
+    /// Translates clap's error; `last` is the last word of the line.
     pub(super) fn from_clap(
         error: &clap::Error,
         command: &Command,
@@ -80,6 +81,9 @@ impl Complaint {
         verb: Option<&Verb>,
         words: &[OsString],
     ) -> Self {
+        let ends = words
+            .last()
+            .is_some_and(|word| needs_next_word(command, &word.to_string_lossy()));
         let usage = verb.map_or("[OPTIONS] COMMAND [ARG...]", |verb| verb.usage);
         let arity = verb.map_or(Arity::None, |verb| verb.arity);
         let argument = context(error, ContextKind::InvalidArg);
@@ -98,9 +102,9 @@ impl Complaint {
             {
                 Self::words(arity, path, usage)
             }
-            // An option at the end of the line shows as an empty value.
+            // An option at the end of the line shows as an empty value, and so does one of a list that was given as such.
             ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues
-                if value.is_empty() =>
+                if value.is_empty() && ends =>
             {
                 Self::flag(&needs_value(&argument, words.last()), path, usage)
             }

@@ -7,6 +7,7 @@
 mod absent;
 mod complaint;
 mod cursor;
+mod empty;
 mod parsers;
 mod tree;
 mod verb;

@@ -80,7 +80,8 @@ fn verb_of(
 ) -> Result<Option<Parsed>, Complaint> {
     let command = conventions(verb_flags(verb));
     let first = OsString::from(path.as_str());
-    let words = std::iter::once(&first).chain(rest);
+    let rest = super::empty::without(&command, rest);
+    let words = std::iter::once(&first).chain(&rest);
     match command.clone().try_get_matches_from(words) {
         Ok(matches) => Ok(Some(Parsed {
             globals,
@@ -93,7 +94,7 @@ fn verb_of(
             &command,
             &path,
             Some(verb),
-            rest,
+            &rest,
         )),
     }
 }
@@ -129,7 +130,10 @@ pub(super) fn globals_length(words: &[OsString]) -> usize {
 pub(super) fn needs_next_word(command: &Command, word: &str) -> bool {
     let options = || command.get_arguments().filter(|arg| takes_value(arg));
     if let Some(long) = word.strip_prefix("--") {
-        return options().any(|arg| arg.get_long() == Some(long));
+        return options().any(|arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long() == Some(long) || aliases.contains(&long)
+        });
     }
     let mut shorts = word.chars().skip(1);
     let option = shorts.find(|short| options().any(|arg| arg.get_short() == Some(*short)));
@@ -299,9 +303,12 @@ fn with_help(command: Command) -> Command {
         })
 }
 
-/// Whether the word behind this option is its value. Words without an option in front of them are none.
+/// Whether the word behind this option is its value. Words without an option in front of them are none, and neither is the
+/// word behind a switch, whose value follows `=`.
 pub(super) fn takes_value(arg: &Arg) -> bool {
-    !arg.is_positional() && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+    !arg.is_positional()
+        && !arg.is_require_equals_set()
+        && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
 /// pflag's conventions: `--flag=false`, the last of several wins, and the word behind an option is its value
